@@ -1,0 +1,79 @@
+"""Files that are whole or absent: written under a temporary name, flushed to disk, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+TEMPORARY_SUFFIX = ".partial"
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file that takes the place of ``path`` when the block ends well.
+
+    Args:
+        path: The file to write; its folder is made if absent.
+
+    Yields:
+        A binary file. If the block raises, it is removed and ``path`` is left as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write text as UTF-8 without changing its line ends, whole or not at all.
+
+    Args:
+        path: File to write.
+        text: Its content.
+    """
+    with replacing(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write indented JSON with sorted keys, whole or not at all.
+
+    Args:
+        path: File to write.
+        value: What ``json.dumps`` takes.
+    """
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def remove_temporary_files(folder: str | Path) -> None:
+    """Remove what an interrupted ``replacing`` left in a folder.
+
+    Args:
+        folder: A folder that no other process is writing to.
+    """
+    for path in Path(folder).glob(f".*{TEMPORARY_SUFFIX}"):
+        path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename is durable only when the folder is flushed too; some file systems refuse.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,201 @@
+"""Run-time adjustments of fairseq, each with its reason; nothing of it is changed on disk.
+
+``adjust()`` is called once when the package is imported, in every process that trains, and may be
+called again without effect. Each function below cures one defect of ``fairseq-fixed`` 0.12.3.1;
+``tests/test_engine.py`` holds a test per cure that fails once the engine no longer needs it.
+"""
+
+import collections
+import logging
+import os
+import shutil
+import signal
+import typing
+import zipfile
+
+import numpy as np
+import omegaconf
+import torch
+from fairseq import checkpoint_utils
+from fairseq.distributed import utils as distributed_utils
+from fairseq.file_io import PathManager
+from fairseq.models import distributed_fairseq_model
+from omegaconf.base import ContainerMetadata, Metadata
+from omegaconf.nodes import AnyNode
+
+logger = logging.getLogger(__name__)
+
+_SCALAR_DTYPES = ("float64", "float32", "float16", "int64", "int32", "bool")
+
+
+def adjust() -> None:
+    """Apply every adjustment that training and loading need."""
+    allow_plain_values_in_checkpoints()
+    publish_checkpoints_atomically()
+    wrap_cpu_models_without_device_ids()
+
+
+def safe_globals() -> list:
+    """Return the classes that a checkpoint may hold besides tensors and plain Python values.
+
+    fairseq broadcasts a checkpoint between processes with an OmegaConf tree in it, and numpy
+    scalars reach checkpoints through meters. None of these classes runs code when it is unpickled.
+    """
+    return [
+        omegaconf.DictConfig,
+        omegaconf.ListConfig,
+        ContainerMetadata,
+        Metadata,
+        AnyNode,
+        typing.Any,
+        dict,
+        list,
+        int,
+        collections.defaultdict,
+        distributed_utils._TensorPlaceholder,
+        np._core.multiarray.scalar,
+        np.dtype,
+        *{type(np.dtype(name)) for name in _SCALAR_DTYPES},
+    ]
+
+
+def allow_plain_values_in_checkpoints() -> None:
+    """Let ``torch.load(weights_only=True)``, torch's default, read what fairseq writes.
+
+    Without it a resumed run with two processes dies of ``omegaconf.DictConfig``, and any run dies
+    of a numpy scalar that once got into a meter.
+    """
+    torch.serialization.add_safe_globals(safe_globals())
+
+
+def _publish(source: str, target: str, overwrite: bool = False) -> str:
+    """Give ``source`` a second name in one atomic step (hard link, else a complete copy)."""
+    temporary = f"{target}.tmp"
+    if os.path.lexists(temporary):
+        os.remove(temporary)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
+    return target
+
+
+def publish_checkpoints_atomically() -> None:
+    """Publish ``checkpoint_last.pt`` and ``checkpoint_best.pt`` by rename.
+
+    fairseq copies the file it has just written onto these names byte by byte; a kill during the
+    copy leaves a truncated file, and the next start fails. Linking is safe because checkpoints are
+    only ever replaced by rename, never written in place.
+    """
+    PathManager.copy = staticmethod(_publish)
+
+
+def check_checkpoint_is_whole(path: str) -> None:
+    """Refuse a truncated checkpoint before any work starts.
+
+    Args:
+        path: An existing checkpoint file, written by torch as a zip archive.
+
+    Raises:
+        ValueError: If the archive has no readable directory; the message names the newest whole
+            checkpoint beside it.
+    """
+    if zipfile.is_zipfile(path):
+        return
+    folder = os.path.dirname(os.path.abspath(path))
+    others = [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".pt")]
+    whole = sorted((o for o in others if zipfile.is_zipfile(o)), key=os.path.getmtime)
+    advice = f"restore it with checkpoint.restore_file={whole[-1]}" if whole else "remove it"
+    raise ValueError(f"{path} is not a whole checkpoint (truncated or foreign); {advice}")
+
+
+class _DistributedDataParallel(torch.nn.parallel.DistributedDataParallel):
+    """DistributedDataParallel that gets no device ids for a model on the CPU."""
+
+    def __init__(self, module: torch.nn.Module, **kwargs: typing.Any) -> None:
+        if all(parameter.device.type == "cpu" for parameter in module.parameters()):
+            kwargs.update(device_ids=None, output_device=None)
+        super().__init__(module, **kwargs)
+
+
+def wrap_cpu_models_without_device_ids() -> None:
+    """Make ``ddp_backend: pytorch_ddp`` (the default) work for processes on the CPU.
+
+    fairseq always passes ``device_ids=[...]``, which torch refuses for a model on the CPU.
+    """
+    distributed_fairseq_model.DistributedDataParallel = _DistributedDataParallel
+
+
+def forget_earlier_jobs() -> None:
+    """Clear the best score and the patience counter that fairseq keeps on two functions.
+
+    Several jobs of one ``--multirun`` share a process; without this a job inherits the best score
+    of the one before and may never write ``checkpoint_best.pt``.
+    """
+    from fairseq_cli import train
+
+    for function, names in (
+        (checkpoint_utils.save_checkpoint, ("best",)),
+        (train.should_stop_early, ("best", "num_runs")),
+    ):
+        for name in names:
+            if hasattr(function, name):
+                delattr(function, name)
+
+
+class GracefulStop:
+    """Ends a run in good order after SIGTERM: the update under way is finished and saved.
+
+    The handler only notes the request. ``agree`` is fed with the request summed over all
+    processes, so that all of them stop after the same update; from then on the engine's question
+    "stop early?" is answered with yes, whereupon it saves and ends with exit status 0.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._agreed = False
+
+    def install(self) -> None:
+        """Catch SIGTERM and hook into the engine's question; call it in the main thread."""
+        from fairseq_cli import train
+
+        self.requested = self._agreed = False
+        signal.signal(signal.SIGTERM, self._note)
+        ask_engine = getattr(train.should_stop_early, "ask_engine", train.should_stop_early)
+
+        def should_stop_early(cfg: typing.Any, valid_loss: typing.Optional[float]) -> bool:
+            return self._agreed or ask_engine(cfg, valid_loss)
+
+        vars(should_stop_early).update(vars(train.should_stop_early))  # best score, patience
+        should_stop_early.ask_engine = ask_engine
+        train.should_stop_early = should_stop_early
+
+    def _note(self, signum: int, frame: object) -> None:
+        self.requested = True
+
+    def agree(self, requests: float) -> None:
+        """Stop after this update if any process was asked to.
+
+        Args:
+            requests: Number of processes that caught SIGTERM, summed over all of them.
+        """
+        if requests and not self._agreed:
+            logger.info("SIGTERM: saving after this update; the same command continues the run")
+            self._agreed = True
+
+
+def patience_state() -> dict:
+    """Return the early-stopping counter, which fairseq itself does not put into checkpoints."""
+    from fairseq_cli import train
+
+    counters = vars(train.should_stop_early)
+    return {name: counters[name] for name in ("best", "num_runs") if name in counters}
+
+
+def restore_patience_state(state: dict) -> None:
+    """Take up the early-stopping counter of a checkpoint."""
+    from fairseq_cli import train
+
+    for name, value in state.items():
+        setattr(train.should_stop_early, name, value)

@@ -1,0 +1,1 @@
+"""Scores: pure functions of NumPy arrays, without torch and without logging."""

@@ -1,0 +1,73 @@
+"""The numbers of a multi-label classifier on one set of recordings, under their logged names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairseq_ecg.metrics import cinc2021, multilabel
+
+RANKING = (
+    "auroc",
+    "auprc",
+    "macro_auroc",
+    "micro_auroc",
+    "macro_auprc",
+    "micro_auprc",
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Which numbers to compute.
+
+    Args:
+        threshold: A class is decided where its probability is above this.
+        average: Which average ``auroc`` and ``auprc`` are, "macro" or "micro".
+        ranking: Compute the areas under the curves.
+        cinc_weights: The challenge's table [K, K], or None for no challenge score.
+        sinus_index: Which class is sinus rhythm; needed with ``cinc_weights``.
+    """
+
+    threshold: float = 0.5
+    average: multilabel.Average = "macro"
+    ranking: bool = True
+    cinc_weights: NDArray[np.float64] | None = None
+    sinus_index: int = 0
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the numbers, in the order of ``__call__``."""
+        ranking = RANKING if self.ranking else ()
+        return [*ranking, "f1", *(["cinc_score"] if self.cinc_weights is not None else [])]
+
+    def __call__(
+        self, probability: NDArray[np.floating], labels: NDArray[np.floating]
+    ) -> dict[str, float]:
+        """Return the numbers.
+
+        Args:
+            probability: In [0, 1], float [N, K].
+            labels: 0 or 1, [N, K].
+
+        Returns:
+            By name; NaN where a number has no meaning, e.g. with no positive of any class.
+        """
+        decisions = probability > self.threshold
+        values: dict[str, float] = {}
+        if self.ranking:
+            for name, function in (
+                ("auroc", multilabel.auroc),
+                ("auprc", multilabel.average_precision),
+            ):
+                for average in ("macro", "micro"):
+                    values[f"{average}_{name}"] = function(probability, labels, average)
+                values[name] = values[f"{self.average}_{name}"]
+        values["f1"] = multilabel.f_measure(labels, decisions)
+        if self.cinc_weights is not None:
+            values["cinc_score"] = cinc2021.challenge_score(
+                labels, decisions, self.cinc_weights, self.sinus_index
+            )
+        return {name: float(values[name]) for name in self.names}

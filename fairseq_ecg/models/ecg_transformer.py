@@ -1,0 +1,307 @@
+"""Transformer over convolutional features of all leads (Oh et al., 2022, PMLR 174, Section 3.1).
+
+The encoder of every wav2vec-style method here, and by itself the model of CMSC, SimCLR and 3KG.
+Shapes: B batch, C leads, T samples, L frames, E channels of the convolutions, D width.
+"""
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Dict, Optional
+
+import torch
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import BaseFairseqModel, register_model
+from fairseq.modules import GradMultiply
+from torch import Tensor, nn
+
+from fairseq_ecg.modules.conv_features import ConvFeatures
+from fairseq_ecg.modules.layer_spec import parse_layers
+from fairseq_ecg.modules.masking import sample_span_mask
+from fairseq_ecg.modules.padding import FramePadding, frame_padding
+from fairseq_ecg.modules.pooling import mean_of_nonzero
+from fairseq_ecg.modules.positional_conv import PositionalConv
+from fairseq_ecg.modules.transformer import TransformerEncoder, TransformerSizes
+
+
+@dataclass
+class EcgTransformerConfig(FairseqDataclass):
+    """Defaults: the base size of Oh et al., 2022 (90,373,248 parameters)."""
+
+    all_gather: bool = field(
+        default=False,
+        metadata={"help": "accepted for old presets; the criterion's key of this name decides"},
+    )
+    normalize: Optional[bool] = field(
+        default=None, metadata={"help": "accepted for old presets; task.normalize decides"}
+    )
+    filter: Optional[bool] = field(
+        default=None, metadata={"help": "accepted for old presets; task.filter decides"}
+    )
+    data: Optional[str] = field(
+        default=None, metadata={"help": "accepted for old presets; task.data decides"}
+    )
+    args: Any = field(default=None, metadata={"help": "accepted for old presets; unused"})
+
+    encoder_layers: int = field(default=12, metadata={"help": "number of transformer layers"})
+    encoder_embed_dim: int = field(default=768, metadata={"help": "width of a frame"})
+    encoder_ffn_embed_dim: int = field(
+        default=3072, metadata={"help": "inner width of the feed-forward blocks"}
+    )
+    encoder_attention_heads: int = field(default=12, metadata={"help": "attention heads"})
+    layer_norm_first: bool = field(
+        default=False, metadata={"help": "layer norm before each block instead of after it"}
+    )
+    saliency: bool = field(
+        default=False, metadata={"help": "also return the attention weights of every layer"}
+    )
+
+    dropout: float = field(default=0.1, metadata={"help": "dropout inside the transformer"})
+    attention_dropout: float = field(
+        default=0.1, metadata={"help": "dropout of the attention weights"}
+    )
+    activation_dropout: float = field(
+        default=0.0, metadata={"help": "dropout after the activation of the feed-forward blocks"}
+    )
+    encoder_layerdrop: float = field(
+        default=0.0, metadata={"help": "probability to leave out a layer in training"}
+    )
+    dropout_input: float = field(
+        default=0.0, metadata={"help": "dropout of the frames before masking"}
+    )
+    dropout_features: float = field(
+        default=0.0, metadata={"help": "dropout of the frames that become contrastive targets"}
+    )
+
+    apply_mask: bool = field(default=False, metadata={"help": "mask spans of frames"})
+    mask_length: int = field(default=10, metadata={"help": "frames per masked span"})
+    mask_prob: float = field(
+        default=0.0, metadata={"help": "share of frames masked if no spans overlapped"}
+    )
+    mask_selection: str = field(
+        default="static", metadata={"help": "how span lengths are drawn; only 'static' is known"}
+    )
+    mask_other: float = field(
+        default=0.0, metadata={"help": "second parameter of other selections; unused"}
+    )
+    no_mask_overlap: bool = field(
+        default=False, metadata={"help": "forbid overlapping spans; not supported"}
+    )
+    mask_min_space: int = field(
+        default=1, metadata={"help": "frames between spans without overlap; unused"}
+    )
+    mask_channel_length: int = field(default=10, metadata={"help": "channels per masked span"})
+    mask_channel_prob: float = field(
+        default=0.0, metadata={"help": "share of channels set to zero in all frames"}
+    )
+    mask_channel_selection: str = field(
+        default="static", metadata={"help": "as mask_selection, for channels"}
+    )
+    mask_channel_other: float = field(
+        default=0.0, metadata={"help": "as mask_other, for channels; unused"}
+    )
+    no_mask_channel_overlap: bool = field(
+        default=False, metadata={"help": "forbid overlapping channel spans; not supported"}
+    )
+    mask_channel_min_space: int = field(
+        default=1, metadata={"help": "as mask_min_space, for channels; unused"}
+    )
+
+    extractor_mode: str = field(
+        default="default",
+        metadata={"help": "'default': group norm in the first block; 'layer_norm': in every block"},
+    )
+    conv_feature_layers: str = field(
+        default="[(256, 2, 2)] * 4",
+        metadata={"help": "convolution blocks, as lists of (channels, kernel, stride)"},
+    )
+    in_d: int = field(default=12, metadata={"help": "number of leads"})
+    conv_bias: bool = field(default=False, metadata={"help": "bias in the convolutions"})
+    feature_grad_mult: float = field(
+        default=1.0, metadata={"help": "factor on gradients into the convolutions; 0 freezes them"}
+    )
+    conv_pos: int = field(default=128, metadata={"help": "kernel of the positional convolution"})
+    conv_pos_groups: int = field(
+        default=16, metadata={"help": "groups of the positional convolution"}
+    )
+
+
+@register_model("ecg_transformer", dataclass=EcgTransformerConfig)
+class EcgTransformer(BaseFairseqModel):
+    """Convolutional features, positional convolution and transformer encoder.
+
+    Raises:
+        ValueError: If the configuration asks for something that is not supported.
+    """
+
+    def __init__(self, cfg: EcgTransformerConfig) -> None:
+        super().__init__()
+        check_supported(cfg)
+        layers = parse_layers(cfg.conv_feature_layers)
+        conv_width, width = layers[-1][0], cfg.encoder_embed_dim
+        self.saliency = cfg.saliency
+        self.feature_grad_mult = float(cfg.feature_grad_mult)
+        self.mask_prob = float(cfg.mask_prob) if cfg.apply_mask else 0.0
+        self.mask_length = cfg.mask_length
+        self.mask_channel_prob = float(cfg.mask_channel_prob) if cfg.apply_mask else 0.0
+        self.mask_channel_length = cfg.mask_channel_length
+
+        self.feature_extractor = ConvFeatures(layers, cfg.in_d, cfg.extractor_mode, cfg.conv_bias)
+        self.layer_norm = nn.LayerNorm(conv_width)
+        self.post_extract_proj = nn.Linear(conv_width, width) if conv_width != width else None
+        self.dropout_input = nn.Dropout(cfg.dropout_input)
+        self.mask_emb = nn.Parameter(torch.empty(width).uniform_()) if cfg.apply_mask else None
+        self.conv_pos = PositionalConv(width, cfg.conv_pos, cfg.conv_pos_groups)
+        self.encoder = TransformerEncoder(_transformer_sizes(cfg))
+        if self.feature_grad_mult == 0:
+            self.feature_extractor.requires_grad_(False)
+
+    @classmethod
+    def build_model(cls, cfg: EcgTransformerConfig, task: Any = None) -> "EcgTransformer":
+        """Build the model from its configuration; the task is not asked."""
+        return cls(cfg)
+
+    def forward(
+        self, source: Tensor, padding_mask: Optional[Tensor] = None
+    ) -> Dict[str, Optional[Tensor]]:
+        """Encode recordings, with masked spans if ``apply_mask`` is set.
+
+        Args:
+            source: Recordings in millivolts, float32, [B, C, T].
+            padding_mask: bool, True = padded, [B, T] or [B, C, T]; None = nothing is padded.
+
+        Returns:
+            ``features`` float [B, L, D], ``padding_mask`` bool [B, L] or None, and with
+            ``model.saliency`` also ``saliency`` float [B, layers, L, L].
+
+        Raises:
+            ValueError: If the leads do not fit or a recording is shorter than one frame.
+        """
+        frames, padding = self.local_features(self.convolve(source), padding_mask)
+        x = self.project(frames)
+        if self.mask_prob > 0:
+            x = self.hide(x, self.draw_mask(x, padding).to(x.device))
+        return self._encoded(self.hide_channels(x), padding)
+
+    def extract_features(self, source: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
+        """Encode recordings without masking.
+
+        Args:
+            source: Recordings in millivolts, float32, [B, C, T].
+            padding_mask: bool, True = padded, [B, T] or [B, C, T]; None = nothing is padded.
+
+        Returns:
+            float, [B, L, D].
+        """
+        return self.encode(source, padding_mask)["features"]
+
+    def embed(self, source: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
+        """Encode each recording as one vector, the mean over its valid frames.
+
+        Args:
+            source: Recordings in millivolts, float32, [B, C, T].
+            padding_mask: bool, True = padded, [B, T] or [B, C, T]; None = nothing is padded.
+
+        Returns:
+            float, [B, D].
+        """
+        encoded = self.encode(source, padding_mask)
+        return mean_of_nonzero(encoded["features"], encoded["padding_mask"])
+
+    def encode(
+        self, source: Tensor, padding_mask: Optional[Tensor] = None
+    ) -> Dict[str, Optional[Tensor]]:
+        """Do what ``forward`` does, never masking."""
+        frames, padding = self.local_features(self.convolve(source), padding_mask)
+        return self._encoded(self.project(frames), padding)
+
+    def convolve(self, source: Tensor) -> Tensor:
+        """Turn samples [B, C, T] into features [B, E, L]; gradients are scaled on the way back."""
+        frozen = self.feature_grad_mult == 0
+        with torch.no_grad() if frozen else nullcontext():
+            features = self.feature_extractor(source)
+        if features.requires_grad and self.feature_grad_mult != 1:
+            features = GradMultiply.apply(features, self.feature_grad_mult)
+        return features
+
+    def local_features(
+        self, features: Tensor, padding_mask: Optional[Tensor]
+    ) -> tuple[Tensor, Optional[FramePadding]]:
+        """Normalise features [B, E, L] to frames [B, L, E] and find the padded ones."""
+        frames = self.layer_norm(features.transpose(1, 2))
+        output_length = self.feature_extractor.output_length
+        return frames, frame_padding(padding_mask, frames.shape[1], output_length)
+
+    def project(self, frames: Tensor) -> Tensor:
+        """Bring frames [B, L, E] to the encoder's width [B, L, D]."""
+        if self.post_extract_proj is not None:
+            frames = self.post_extract_proj(frames)
+        return self.dropout_input(frames)
+
+    def draw_mask(self, x: Tensor, padding: Optional[FramePadding]) -> Tensor:
+        """Draw which frames to mask; bool, [B, L], on the CPU, equally many True per row."""
+        lengths = None if padding is None else padding.lengths
+        return sample_span_mask(x.shape[0], x.shape[1], self.mask_prob, self.mask_length, lengths)
+
+    def hide(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Replace the masked frames of x [B, L, D] by one learned vector; mask is bool [B, L]."""
+        return torch.where(mask[..., None], self.mask_emb.to(x.dtype), x)
+
+    def hide_channels(self, x: Tensor) -> Tensor:
+        """Set spans of channels of x [B, L, D] to zero in all frames, if asked for."""
+        if self.mask_channel_prob == 0:
+            return x
+        channels = sample_span_mask(
+            x.shape[0], x.shape[2], self.mask_channel_prob, self.mask_channel_length, min_spans=0
+        )
+        return x.masked_fill(channels[:, None].to(x.device), 0.0)
+
+    def contextualise(self, x: Tensor, padding: Optional[FramePadding]) -> Tensor:
+        """Add positions and run the encoder; float, [B, L, D] to [B, L, D].
+
+        The positional convolution sees padded frames as they are; they become zero after it. This
+        is the reference's order, unlike that of fairseq's wav2vec 2.0.
+        """
+        return self.encoder(x + self.conv_pos(x), None if padding is None else padding.mask)
+
+    def _encoded(self, x: Tensor, padding: Optional[FramePadding]) -> Dict[str, Optional[Tensor]]:
+        mask = None if padding is None else padding.mask
+        encoded = {"features": self.contextualise(x, padding), "padding_mask": mask}
+        if self.saliency:
+            with torch.no_grad():
+                encoded["saliency"] = self.encoder.attention_weights(x + self.conv_pos(x), mask)
+        return encoded
+
+
+def check_supported(cfg: EcgTransformerConfig) -> None:
+    """Refuse options that the reference names but that do not work there or here.
+
+    Raises:
+        ValueError: Naming the first such option, its value and the way out.
+    """
+    for name in ("mask_selection", "mask_channel_selection"):
+        if getattr(cfg, name) != "static":
+            raise ValueError(f"model.{name} is {getattr(cfg, name)!r}; only 'static' is supported")
+    for name in ("no_mask_overlap", "no_mask_channel_overlap"):
+        if getattr(cfg, name):
+            raise ValueError(f"model.{name} is not supported (it fails in the reference); leave it")
+    if cfg.feature_grad_mult < 0:
+        raise ValueError(f"model.feature_grad_mult is {cfg.feature_grad_mult}; give 0 or more")
+    if cfg.apply_mask and not 0 < cfg.mask_prob <= 1:
+        raise ValueError(
+            f"model.apply_mask is set, but model.mask_prob is {cfg.mask_prob}; give a share in "
+            "(0, 1], e.g. 0.65"
+        )
+
+
+def _transformer_sizes(cfg: EcgTransformerConfig) -> TransformerSizes:
+    return TransformerSizes(
+        layers=cfg.encoder_layers,
+        width=cfg.encoder_embed_dim,
+        ffn_width=cfg.encoder_ffn_embed_dim,
+        heads=cfg.encoder_attention_heads,
+        pre_norm=cfg.layer_norm_first,
+        dropout=cfg.dropout,
+        attention_dropout=cfg.attention_dropout,
+        activation_dropout=cfg.activation_dropout,
+        layerdrop=cfg.encoder_layerdrop,
+    )

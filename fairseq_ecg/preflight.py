@@ -1,0 +1,278 @@
+"""Checks of a whole configuration before any work starts.
+
+The engine notices many mistakes late (a metric that is never logged: after the first validation),
+in words that hide them, or never (``+common.typo=1``, a restore file that does not exist). Here
+every key, type, name and path is checked against the registered dataclasses, and each refusal
+names the key, the value and the near misses. The launcher calls ``check`` on the composed
+configuration, the tasks call it again for runs that were started by the stock script.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.models import ARCH_MODEL_NAME_REGISTRY, MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY
+from fairseq.registry import REGISTRIES
+from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fairseq_ecg import engine
+
+# Names of fairseq-signals that are taken by, or mean something else in, stock fairseq.
+RENAMED = {
+    "model": {"wav2vec2": "ecg_wav2vec2"},
+    "criterion": {"wav2vec2": "ecg_wav2vec2", "clocs": "cmsc", "cross_entropy": "ecg_cross_entropy"},
+}
+# Keys that may stand in a section besides those of its dataclass.
+_ALWAYS_KNOWN = {"_name"}
+_EXTRA_SECTIONS = {"job_logging_cfg", "hydra"}
+_DEFAULT_RESTORE_FILE = "checkpoint_last.pt"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run; the message names the key, the value and the way out."""
+
+
+def check(cfg: DictConfig) -> None:
+    """Check a composed configuration.
+
+    Args:
+        cfg: The whole tree, as hydra composed it or as a task finds it around its own section.
+
+    Raises:
+        ConfigError: For the first mistake found, in the order names, keys, types, values.
+    """
+    _check_sections(cfg)
+    dataclass_of = {section: _dataclass(cfg, section) for section in cfg if section in _sections()}
+    for section, dataclass in dataclass_of.items():
+        if dataclass is not None and cfg[section] is not None:
+            _check_keys(section, cfg[section], dataclass)
+            _check_types(section, cfg[section], dataclass)
+    _check_missing(cfg, dataclass_of)
+    _check_data(cfg)
+    _check_files(cfg)
+    _check_best_metric(cfg)
+    _check_world_size(cfg)
+
+
+def near_misses(name: Any, known: Iterable[Any]) -> str:
+    """Return "; did you mean a or b?" for near misses, or an empty string."""
+    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def explain_composition(error: Exception) -> str:
+    """Put a refusal of hydra's into one line with the near misses of the key it names."""
+    text = " ".join(str(part) for part in (error, error.__cause__) if part)
+    text = re.sub(r"\s+", " ", text)
+    unknown = re.search(r"Key '([^']+)' (?:is )?not in '([^']+)'", text)
+    override = re.search(r"Could not override '([^']+)'", text)
+    if override:
+        section, _, key = override[1].rpartition(".")
+        return f"unknown key {override[1]}{near_misses(key, _known_keys(section))}"
+    if unknown:
+        known = [key for section in _sections() for key in [section, *_known_keys(section)]]
+        return f"unknown key {unknown[1]!r} in {unknown[2]}{near_misses(unknown[1], known)}"
+    return text
+
+
+# --- sections, names, keys, types ---------------------------------------------------------------
+
+
+def _sections() -> dict[str, Any]:
+    return {field.name: field for field in dataclasses.fields(FairseqConfig)}
+
+
+def _known_keys(section: str) -> list[str]:
+    field = _sections().get(section)
+    if field is None or not dataclasses.is_dataclass(field.default):
+        return []
+    return [f.name for f in dataclasses.fields(field.default)]
+
+
+def _check_sections(cfg: DictConfig) -> None:
+    known = _sections().keys() | _EXTRA_SECTIONS
+    for section in cfg:
+        if section not in known:
+            raise ConfigError(f"unknown section {section!r}{near_misses(section, known)}")
+
+
+def _registry(section: str) -> tuple[dict, dict] | None:
+    """Return (classes, dataclasses) by name of a section whose class is chosen by ``_name``."""
+    if section == "task":
+        return TASK_REGISTRY, TASK_DATACLASS_REGISTRY
+    if section == "model":
+        return MODEL_REGISTRY, MODEL_DATACLASS_REGISTRY
+    if section in REGISTRIES:
+        return REGISTRIES[section]["registry"], REGISTRIES[section]["dataclass_registry"]
+    return None
+
+
+def _name(cfg: DictConfig, section: str) -> str | None:
+    chosen = cfg.get(section)
+    return chosen if isinstance(chosen, str) or chosen is None else chosen.get("_name")
+
+
+def _dataclass(cfg: DictConfig, section: str) -> type | None:
+    """Return the dataclass of a section, refusing a ``_name`` that nothing registers."""
+    registry = _registry(section)
+    if registry is None:
+        default = _sections()[section].default
+        return default if dataclasses.is_dataclass(default) else None
+    name = _name(cfg, section)
+    if name is None:
+        if section in ("task", "model", "criterion"):
+            raise ConfigError(f"the preset chooses no {section}: give {section}._name")
+        return None
+    ours = str(_name(cfg, "task")).startswith("ecg_")
+    renamed = RENAMED.get(section, {}).get(name)
+    if ours and renamed is not None:
+        raise ConfigError(
+            f"{section}._name={name} is stock fairseq's or no longer exists; "
+            f"the ECG one is called {renamed}: {section}._name={renamed}"
+        )
+    classes, dataclass_of = registry
+    if section == "model":
+        name = ARCH_MODEL_NAME_REGISTRY.get(name, name)
+    if name not in classes:
+        raise ConfigError(f"no {section} is called {name!r}{near_misses(name, classes)}")
+    return dataclass_of.get(name)
+
+
+def _check_keys(section: str, chosen: DictConfig, dataclass: type) -> None:
+    if isinstance(chosen, str):
+        return
+    known = {field.name for field in dataclasses.fields(dataclass)} | _ALWAYS_KNOWN
+    for key in chosen:
+        if key not in known:
+            label = f" of {chosen['_name']}" if "_name" in chosen else ""
+            raise ConfigError(f"unknown key {section}.{key}{label}{near_misses(key, known)}")
+
+
+def _check_types(section: str, chosen: DictConfig, dataclass: type) -> None:
+    if isinstance(chosen, str):
+        return
+    schema = OmegaConf.structured(dataclass)
+    for key in chosen:
+        if key not in schema or OmegaConf.is_interpolation(chosen, key):
+            continue
+        if OmegaConf.is_missing(chosen, key):
+            continue
+        try:
+            OmegaConf.update(schema, key, chosen[key], force_add=False)
+        except (OmegaConfBaseException, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"{section}.{key}={chosen[key]!r}: {reason}") from None
+
+
+def _check_missing(cfg: DictConfig, dataclass_of: dict[str, type | None]) -> None:
+    for section, dataclass in dataclass_of.items():
+        if dataclass is None or cfg[section] is None or isinstance(cfg[section], str):
+            continue
+        full = OmegaConf.merge(OmegaConf.structured(dataclass), cfg[section])
+        missing = [key for key in full if OmegaConf.is_missing(full, key)]
+        if missing:
+            raise ConfigError(f"{section}.{missing[0]} has no value: give {section}.{missing[0]}=...")
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def _value(cfg: DictConfig, key: str) -> Any:
+    """Return a value, or None where it is absent or depends on the running job."""
+    section, _, leaf = key.partition(".")
+    chosen = cfg.get(section)
+    if not isinstance(chosen, DictConfig) or leaf not in chosen:
+        return None
+    if OmegaConf.is_interpolation(chosen, leaf) or OmegaConf.is_missing(chosen, leaf):
+        try:
+            return OmegaConf.select(cfg, key)
+        except (OmegaConfBaseException, ValueError):
+            return None
+    return chosen[leaf]
+
+
+def _check_data(cfg: DictConfig) -> None:
+    data = _value(cfg, "task.data")
+    if data is None or not str(_name(cfg, "task")).startswith("ecg_"):
+        return
+    folder = Path(data)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"task.data={data} is not a folder; it must hold the manifests "
+            "(train.tsv, valid.tsv) that `fairseq-ecg manifest` writes"
+        )
+    subsets = [_value(cfg, "dataset.train_subset") or "train"]
+    if not _value(cfg, "dataset.disable_validation"):
+        subsets += str(_value(cfg, "dataset.valid_subset") or "valid").split(",")
+    for subset in subsets:
+        if subset and not (folder / f"{subset}.tsv").is_file():
+            there = [path.stem for path in sorted(folder.glob("*.tsv"))]
+            raise ConfigError(
+                f"task.data={data} has no {subset}.tsv"
+                f"{near_misses(subset, there)} (there are: {', '.join(there) or 'no manifests'})"
+            )
+
+
+def _check_files(cfg: DictConfig) -> None:
+    restore = _value(cfg, "checkpoint.restore_file")
+    if restore not in (None, _DEFAULT_RESTORE_FILE):
+        _check_file("checkpoint.restore_file", restore)
+    for key in ("checkpoint.finetune_from_model", "model.model_path", "criterion.weights_file"):
+        if _value(cfg, key):
+            _check_file(key, _value(cfg, key))
+    save_dir = _value(cfg, "checkpoint.save_dir")
+    last = Path(save_dir or "") / _DEFAULT_RESTORE_FILE
+    if save_dir and restore in (None, _DEFAULT_RESTORE_FILE) and last.is_file():
+        try:
+            engine.check_checkpoint_is_whole(str(last))
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+
+def _check_file(key: str, value: str) -> None:
+    path = Path(value)
+    if path.is_file():
+        return
+    there = [p.name for p in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
+    near = near_misses(path.name, there)
+    raise ConfigError(f"{key}={value} does not exist (working directory {Path.cwd()}){near}")
+
+
+def _check_best_metric(cfg: DictConfig) -> None:
+    if _value(cfg, "dataset.disable_validation"):
+        return
+    metric = _value(cfg, "checkpoint.best_checkpoint_metric")
+    criterion = _registry("criterion")[0].get(_name(cfg, "criterion"))
+    names_of = getattr(criterion, "validation_metrics", None)
+    if metric is None or names_of is None:
+        return
+    names = names_of(cfg.criterion)
+    if metric not in names:
+        raise ConfigError(
+            f"checkpoint.best_checkpoint_metric={metric} is never logged by this criterion"
+            f"{near_misses(metric, names)} (it logs: {', '.join(names)})"
+        )
+
+
+def _check_world_size(cfg: DictConfig) -> None:
+    size = _value(cfg, "distributed_training.distributed_world_size")
+    started_by_launcher = _value(cfg, "distributed_training.distributed_no_spawn")
+    if not size or size == 1 or started_by_launcher or size <= torch.cuda.device_count():
+        return
+    import os
+
+    if "RANK" in os.environ or "SLURM_JOB_ID" in os.environ:
+        return
+    raise ConfigError(
+        f"distributed_training.distributed_world_size={size}, but this machine has "
+        f"{torch.cuda.device_count()} GPUs; give distributed_training.distributed_world_size=1 "
+        "(optimization.update_freq keeps the effective batch), or start processes yourself: "
+        f"torchrun --nproc_per_node {size} -m fairseq_ecg_launch train ..."
+    )

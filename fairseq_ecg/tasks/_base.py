@@ -1,0 +1,370 @@
+"""What every task of the package shares.
+
+Data: manifests to datasets (``EcgTask.load_dataset``). Training: bf16 autocast and
+``torch.compile`` as keys, a graceful stop on SIGTERM. Validation: exact metrics over all scores of
+all processes, once per epoch. Checkpoints: the input contract and the early-stopping counter.
+"""
+
+import logging
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from fairseq import checkpoint_utils
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from fairseq.tasks import FairseqTask
+from omegaconf import II, MISSING, DictConfig, OmegaConf
+
+from fairseq_ecg import engine, preflight
+from fairseq_ecg.data.dataset import BaseEcgDataset, EcgDataset, cut_windows
+from fairseq_ecg.data.leads import STANDARD_LEADS, parse_leads
+from fairseq_ecg.data.manifest import Manifest, read_manifest
+from fairseq_ecg.data.sources import Source, open_source
+from fairseq_ecg.transforms.normalize import Standardize
+from fairseq_ecg.transforms.pipeline import Pipeline, build_perturbation, build_pipeline
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class EcgTaskConfig(FairseqDataclass):
+    """Keys of every task; those of fairseq-signals keep their names and meaning."""
+
+    data: str = field(default=MISSING, metadata={"help": "folder with train.tsv, valid.tsv, ..."})
+    leads_to_load: Any = field(
+        default=None,
+        metadata={"help": "leads to use, as numbers 0..11 or names: '[0, 1]', [I, II]; null: all"},
+    )
+    enable_padding_leads: bool = field(
+        default=False,
+        metadata={"help": "keep all 12 rows and silence the leads that are not loaded"},
+    )
+    sample_rate: Optional[float] = field(
+        default=None, metadata={"help": "rate the recordings must have, in Hz; null: any"}
+    )
+    segment_s: Optional[float] = field(
+        default=None,
+        metadata={"help": "cut recordings into windows of this many seconds; null: keep them whole"},
+    )
+    enable_padding: bool = field(
+        default=True,
+        metadata={"help": "pad a batch to its longest item; otherwise crop it to its shortest"},
+    )
+    max_sample_size: Optional[int] = field(
+        default=None, metadata={"help": "crop longer items to this many samples"}
+    )
+    min_sample_size: Optional[int] = field(
+        default=None, metadata={"help": "leave out recordings with fewer samples (training only)"}
+    )
+    filter: bool = field(
+        default=False, metadata={"help": "remove baseline wander and mains hum from each lead"}
+    )
+    normalize: bool = field(
+        default=False, metadata={"help": "scale each lead by the statistics of mean_path, std_path"}
+    )
+    mean_path: Optional[str] = field(
+        default=None, metadata={"help": "text file with the mean of each of the 12 leads, in mV"}
+    )
+    std_path: Optional[str] = field(
+        default=None, metadata={"help": "text file with the deviation of each of the 12 leads, in mV"}
+    )
+    perturbation_mode: Any = field(
+        default=None, metadata={"help": "list of perturbations of training segments, in this order"}
+    )
+    p: Any = field(
+        default=1.0, metadata={"help": "probability of each perturbation, one for all or one each"}
+    )
+    mask_leads_selection: str = field(
+        default="random", metadata={"help": "random (each lead alone) or conditional"}
+    )
+    mask_leads_prob: float = field(
+        default=0.5, metadata={"help": "random_leads_masking: probability of masking a lead"}
+    )
+    mask_leads_condition: Any = field(
+        default_factory=lambda: [4, 5],
+        metadata={"help": "conditional lead masking: how many limb and chest leads to mask"},
+    )
+    rebuild_batches: bool = field(
+        default=False,
+        metadata={"help": "cut new batches each epoch; false: once, as fairseq-signals does"},
+    )
+    autocast_bf16: bool = field(
+        default=False, metadata={"help": "run forward passes in bfloat16 where that is safe"}
+    )
+    compile: bool = field(default=False, metadata={"help": "compile the model with torch.compile"})
+    seed: int = II("common.seed")
+
+
+class EcgTask(FairseqTask):
+    """Base of all tasks.
+
+    Args:
+        cfg: The task's section of the configuration.
+
+    Raises:
+        ValueError: If a key has a value that cannot work; the message names it.
+    """
+
+    def __init__(self, cfg: EcgTaskConfig) -> None:
+        super().__init__(cfg)
+        self.rows = parse_leads(_plain(cfg.leads_to_load))
+        self.standardize = _standardize(cfg)
+        self.perturbations = _perturbations(cfg)
+        self.autocast_bf16 = cfg.autocast_bf16
+        self.stop = engine.GracefulStop()
+        self._scores: List[Dict[str, np.ndarray]] = []
+        self._updates_started = False
+        self.state.add_factory("input_contract", self._input_contract)
+
+    @classmethod
+    def setup_task(cls, cfg: DictConfig, **kwargs: Any) -> "EcgTask":
+        """Check the whole configuration (unless it comes from a checkpoint) and build the task."""
+        engine.forget_earlier_jobs()
+        root = cfg._get_root() if isinstance(cfg, DictConfig) else None
+        if root is not None and "task" in root and not kwargs.get("from_checkpoint"):
+            preflight.check(root)
+        return cls(cfg)
+
+    # --- data -----------------------------------------------------------------------------------
+
+    def load_dataset(
+        self,
+        split: str,
+        combine: bool = False,
+        task_cfg: Optional[FairseqDataclass] = None,
+        **kwargs: Any,
+    ) -> None:
+        """Open the manifest ``<data>/<split>.tsv`` and build the dataset of the split.
+
+        Args:
+            split: Name of the manifest; one that contains "train" is shuffled and perturbed.
+        """
+        path = Path(self.cfg.data) / f"{split}.tsv"
+        manifest = read_manifest(path)
+        source = open_source(manifest, self.cfg.sample_rate)
+        self.datasets[split] = self.build_dataset(manifest, source, training="train" in split)
+        if "train" in split:
+            self._remember_training_data(source)
+        logger.info(
+            "%s: %d recordings, %d items, %g Hz",
+            path,
+            len(source.names),
+            len(self.datasets[split]),
+            source.rate_hz,
+        )
+
+    def build_dataset(self, manifest: Manifest, source: Source, training: bool) -> BaseEcgDataset:
+        """Return the dataset of a split; tasks add labels or views around ``segments``."""
+        return self.segments(source, training)
+
+    def segments(self, source: Source, training: bool) -> EcgDataset:
+        """Return the windows of all recordings of a source, transformed."""
+        window = None
+        if self.cfg.segment_s is not None:
+            window = round(self.cfg.segment_s * source.rate_hz)
+        windows = cut_windows(source.n_samples, window)
+        if training and self.cfg.min_sample_size:
+            windows = windows.select(windows.length >= self.cfg.min_sample_size)
+        return EcgDataset(
+            source,
+            windows,
+            self.pipeline(training),
+            seed=self.cfg.seed,
+            training=training,
+            rebuild_batches=self.cfg.rebuild_batches,
+            pad=self.cfg.enable_padding,
+            max_samples=self.cfg.max_sample_size,
+        )
+
+    def pipeline(self, training: bool) -> Pipeline:
+        """Return the transforms of a split; perturbations only in training."""
+        return build_pipeline(
+            rows=self.rows,
+            pad_leads=self.cfg.enable_padding_leads,
+            filter_signal=self.cfg.filter,
+            standardize=self.standardize,
+            perturbations=self.perturbations if training else (),
+        )
+
+    # --- training -------------------------------------------------------------------------------
+
+    def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> torch.nn.Module:
+        """Build the model and compile it in place if ``task.compile`` asks for it."""
+        model = super().build_model(cfg, from_checkpoint)
+        if self.cfg.compile:
+            model.compile()
+        return model
+
+    def begin_epoch(self, epoch: int, model: torch.nn.Module) -> None:
+        """Catch SIGTERM from the first epoch of this process on."""
+        if not self._updates_started:
+            self.stop.install()
+            self._updates_started = True
+
+    def train_step(
+        self,
+        sample: Dict[str, Any],
+        model: torch.nn.Module,
+        criterion: torch.nn.Module,
+        optimizer: Any,
+        update_num: int,
+        ignore_grad: bool = False,
+    ) -> tuple:
+        """Run forward and backward; bf16 autocast if ``task.autocast_bf16``.
+
+        fairseq's own ``common.bf16`` casts weights and targets, ``common.amp`` divides gradients by
+        the loss scale twice; autocast keeps float32 weights and needs no scale.
+        """
+        model.train()
+        model.set_num_updates(update_num)
+        with self._autocast(sample):
+            loss, sample_size, logging_output = criterion(model, sample)
+        if ignore_grad:
+            loss *= 0
+        optimizer.backward(loss)
+        logging_output["stop"] = int(self.stop.requested)
+        return loss, sample_size, logging_output
+
+    def valid_step(
+        self, sample: Dict[str, Any], model: torch.nn.Module, criterion: torch.nn.Module
+    ) -> tuple:
+        """Run forward only; scores that the criterion hands over are kept for ``post_validate``."""
+        model.eval()
+        with torch.no_grad(), self._autocast(sample):
+            loss, sample_size, logging_output = criterion(model, sample)
+        scores = logging_output.pop("scores", None)
+        if scores is not None:
+            kept = {"id": sample["id"], "record": sample["record"], **scores}
+            self._scores.append({key: value.cpu().numpy() for key, value in kept.items()})
+        return loss, sample_size, logging_output
+
+    def reduce_metrics(self, logging_outputs: List[Dict[str, Any]], criterion: Any) -> None:
+        """Log what the criterion summed, and agree on a stop over all processes."""
+        self.stop.agree(sum(float(log.pop("stop", 0)) for log in logging_outputs))
+        super().reduce_metrics(logging_outputs, criterion)
+        if not criterion.training:
+            for name in getattr(criterion, "epoch_metric_names", list)():
+                metrics.log_scalar(name, math.nan)  # the engine wants the key; set below
+
+    def _autocast(self, sample: Dict[str, Any]) -> torch.autocast:
+        device = sample["net_input"]["source"].device.type
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.autocast_bf16)
+
+    # --- validation -----------------------------------------------------------------------------
+
+    def begin_valid_epoch(self, epoch: int, model: torch.nn.Module) -> None:
+        """Forget the scores of an earlier validation."""
+        self._scores.clear()
+
+    def post_validate(self, model: torch.nn.Module, stats: Dict[str, Any], agg: Any) -> None:
+        """Compute the metrics that need all scores, over all processes, into ``stats``."""
+        scores = gather_scores(self._scores)
+        self._scores.clear()
+        if scores is None:
+            return
+        values = self.epoch_metrics(scores)
+        stats.update(values)
+        for name, value in values.items():
+            best = getattr(checkpoint_utils.save_checkpoint, "best", None)
+            if f"best_{name}" in stats and best is not None:
+                better = max if self._maximizes() else min
+                stats[f"best_{name}"] = better(best, value)
+
+    def epoch_metrics(self, scores: Dict[str, np.ndarray]) -> Dict[str, float]:
+        """Return the metrics of one validation; tasks with scores override this.
+
+        Args:
+            scores: What the criterion handed over, with ``id`` and ``record``, one row per item.
+        """
+        return {}
+
+    def _maximizes(self) -> bool:
+        root = self.cfg._get_root() if isinstance(self.cfg, DictConfig) else {}
+        return bool(OmegaConf.select(root, "checkpoint.maximize_best_checkpoint_metric"))
+
+    # --- checkpoints ----------------------------------------------------------------------------
+
+    def get_checkpoint_dict(self) -> Dict[str, Any]:
+        """Return what fairseq forgets: the early-stopping counter, under the name of the class."""
+        _ = self.state.input_contract  # the factory runs at the first look
+        return {type(self).__name__: {"patience": engine.patience_state()}}
+
+    def set_checkpoint_dict(self, state: Dict[str, Any]) -> None:
+        """Take up the early-stopping counter of a checkpoint."""
+        engine.restore_patience_state(state.get("patience", {}))
+
+    def _input_contract(self) -> Dict[str, Any]:
+        """Return what the network expects of its input, stored with every checkpoint."""
+        leads = list(STANDARD_LEADS)
+        if not self.cfg.enable_padding_leads:
+            leads = [STANDARD_LEADS[row] for row in self.rows]
+        return {
+            "rate_hz": self.cfg.sample_rate,
+            "leads": leads,
+            "unit": "mV" if self.standardize is None else "standard deviations",
+            "normalize": self.cfg.normalize,
+            "filter": self.cfg.filter,
+            "segment_s": self.cfg.segment_s,
+            "labels": None,
+            "source_format": "fairseq_ecg",
+            "trained_on": {},
+        }
+
+    def _remember_training_data(self, source: Source) -> None:
+        """Note rate, corpus and content of the training recordings in the contract."""
+        contract = self.state.input_contract
+        contract["rate_hz"] = source.rate_hz
+        fingerprints = torch.from_numpy(np.sort(source.fingerprints()).view(np.int64))
+        contract["trained_on"] = {"corpus": source.corpus, "records": fingerprints}
+
+
+def gather_scores(parts: List[Dict[str, np.ndarray]]) -> Optional[Dict[str, np.ndarray]]:
+    """Join the scores of all batches and processes, each item once, in the order of ``id``.
+
+    A process that runs out of batches repeats its first one; such rows are dropped here.
+
+    Args:
+        parts: One dictionary of arrays per batch of this process, ``id`` among them.
+
+    Returns:
+        The joined arrays, or None if no process has any.
+    """
+    if dist.is_available() and dist.is_initialized():
+        everywhere: List[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(everywhere, parts)
+        parts = [part for process in everywhere for part in process]
+    if not parts:
+        return None
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    _, first = np.unique(joined["id"], return_index=True)
+    return {key: values[first] for key, values in joined.items()}
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _standardize(cfg: EcgTaskConfig) -> Optional[Standardize]:
+    if not cfg.normalize:
+        return None
+    if not cfg.mean_path or not cfg.std_path:
+        raise ValueError("task.normalize=true needs task.mean_path and task.std_path")
+    return Standardize.from_files(cfg.mean_path, cfg.std_path)
+
+
+def _perturbations(cfg: EcgTaskConfig) -> list:
+    names = _plain(cfg.perturbation_mode) or []
+    names = [names] if isinstance(names, str) else names
+    p = _plain(cfg.p)
+    each = [float(v) for v in (p if isinstance(p, list) else [p])]
+    if len(each) == 1:
+        each = each * len(names)
+    if len(each) != len(names):
+        raise ValueError(f"task.p has {len(each)} values for {len(names)} perturbations: {names}")
+    options = {k: _plain(cfg[k]) for k in cfg if k.startswith("mask_leads_")}
+    return [build_perturbation(name, q, options) for name, q in zip(names, each, strict=True)]

@@ -1,0 +1,151 @@
+"""Recording-level classification: labels of a recording on each of its segments."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.tasks import register_task
+
+from fairseq_ecg.data.dataset import BaseEcgDataset
+from fairseq_ecg.data.manifest import LABELS_FILE, Manifest, read_manifest
+from fairseq_ecg.data.sources import FolderSource, Source
+from fairseq_ecg.data.wrappers import LabelledDataset
+from fairseq_ecg.tasks._base import EcgTask, EcgTaskConfig
+
+
+@dataclass
+class EcgClassificationConfig(EcgTaskConfig):
+    """Keys of ``ecg_classification``."""
+
+    label_file: Optional[str] = field(
+        default=None,
+        metadata={"help": ".npy array of labels [N, K], indexed by the idx of .mat segments"},
+    )
+    score_per: ChoiceEnum(["segment", "record"]) = field(  # type: ignore[valid-type]
+        default="segment",
+        metadata={"help": "validate each segment, or the mean probability of each recording"},
+    )
+
+
+@register_task("ecg_classification", dataclass=EcgClassificationConfig)
+class EcgClassificationTask(EcgTask):
+    """Items are segments with the multi-hot ``label`` of their recording.
+
+    Labels come from the manifest's third column with the names of ``labels.txt`` beside it, from
+    ``task.label_file``, or from the ``label`` inside each ``.mat`` segment, in this order.
+    """
+
+    def __init__(self, cfg: EcgClassificationConfig) -> None:
+        super().__init__(cfg)
+        self.label_names: Optional[List[str]] = _vocabulary(Path(cfg.data))
+        self.label_array: Optional[np.ndarray] = None
+        if cfg.label_file:
+            self.label_array = np.load(cfg.label_file, allow_pickle=False).astype(np.float32)
+
+    @property
+    def num_labels(self) -> Optional[int]:
+        """Number of classes K, or None if the data say it only file by file."""
+        if self.label_names is not None:
+            return len(self.label_names)
+        return None if self.label_array is None else self.label_array.shape[1]
+
+    def build_criterion(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
+        """Build the criterion and keep it: it computes the metrics of a validation."""
+        self.criterion = super().build_criterion(cfg, from_checkpoint)
+        return self.criterion
+
+    def build_dataset(self, manifest: Manifest, source: Source, training: bool) -> BaseEcgDataset:
+        """Return labelled segments.
+
+        Raises:
+            ValueError: If the recordings have no labels, or labels of different width.
+        """
+        labels = self._labels(manifest, source)
+        return LabelledDataset(self.segments(source, training), labels)
+
+    def epoch_metrics(self, scores: Dict[str, np.ndarray]) -> Dict[str, float]:
+        """Return the criterion's metrics over all segments, or over all recordings."""
+        if str(getattr(self.cfg.score_per, "value", self.cfg.score_per)) == "record":
+            scores = average_per_record(scores)
+        return self.criterion.epoch_metrics(scores["probability"], scores["label"])
+
+    def _labels(self, manifest: Manifest, source: Source) -> np.ndarray:
+        if manifest.classes is not None:
+            return encode_labels(manifest, self.label_names or list(manifest.classes))
+        if not isinstance(source, FolderSource):
+            raise ValueError(
+                f"the manifest of {manifest.root} has no labels; give task.data the folder of a "
+                f"label set, the one with {LABELS_FILE}"
+            )
+        rows = range(len(source.names))
+        if self.label_array is not None:
+            return self.label_array[[_label_row(source, r, len(self.label_array)) for r in rows]]
+        return np.stack([_own_label(source, r) for r in rows])
+
+    def _input_contract(self) -> Dict[str, Any]:
+        return {**super()._input_contract(), "labels": self.label_names}
+
+
+def average_per_record(scores: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """Average the probabilities of the segments of each recording.
+
+    Args:
+        scores: ``record`` int64 [N], ``probability`` and ``label`` float32 [N, K].
+
+    Returns:
+        ``record`` [R], ``probability`` and ``label`` [R, K], in the order of ``record``.
+    """
+    record, first, inverse = np.unique(scores["record"], return_index=True, return_inverse=True)
+    total = np.zeros((len(record), scores["probability"].shape[1]))
+    np.add.at(total, inverse, scores["probability"])
+    mean = total / np.bincount(inverse)[:, None]
+    return {"record": record, "probability": mean, "label": scores["label"][first]}
+
+
+def encode_labels(manifest: Manifest, names: List[str]) -> np.ndarray:
+    """Turn the label names of a manifest into multi-hot rows.
+
+    Args:
+        manifest: A manifest with labels.
+        names: The vocabulary, in column order.
+
+    Returns:
+        float32 [N, K].
+
+    Raises:
+        ValueError: If a recording has a label that is not in the vocabulary.
+    """
+    column = {name: k for k, name in enumerate(names)}
+    labels = np.zeros((len(manifest), len(names)), dtype=np.float32)
+    for row in range(len(manifest)):
+        for name in manifest.label_names(row):
+            if name not in column:
+                raise ValueError(f"{manifest.paths[row]}: label {name!r} is not in {LABELS_FILE}")
+            labels[row, column[name]] = 1.0
+    return labels
+
+
+def _vocabulary(data: Path) -> Optional[List[str]]:
+    for split in ("train", "valid", "test"):
+        if (data / f"{split}.tsv").is_file():
+            classes = read_manifest(data / f"{split}.tsv").classes
+            return None if classes is None else list(classes)
+    return None
+
+
+def _label_row(source: FolderSource, row: int, count: int) -> int:
+    index = source.label_row(row)
+    if index is None or not 0 <= index < count:
+        raise ValueError(
+            f"{source.names[row]}: idx is {index}, but task.label_file has {count} rows"
+        )
+    return index
+
+
+def _own_label(source: FolderSource, row: int) -> np.ndarray:
+    label = source.label(row)
+    if label is None:
+        raise ValueError(f"{source.names[row]} holds no label; give task.label_file")
+    return label

@@ -1,0 +1,1 @@
+"""Signal processing that keeps the unit (millivolts) and says what it does to the rate."""

@@ -1,0 +1,360 @@
+"""The commands ``fairseq-ecg`` and ``fairseq-hydra-train``.
+
+This module lies outside the package ``fairseq_ecg`` on purpose: fairseq imports the user directory
+itself, under the name and from the place it was given, and refuses a package that was imported
+from elsewhere before. So everything up to the choice of the user directory happens here.
+
+``fairseq-hydra-train`` is fairseq's own command with five things added: it takes
+``--user-dir`` literally, finds presets by name, takes options and overrides in any order, sets up
+processes started by torchrun, and checks the whole configuration before any work starts.
+"""
+
+import difflib
+import importlib.util
+import logging
+import os
+import re
+import shutil
+import sys
+import warnings
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+PACKAGE = "fairseq_ecg"
+REINSTALL = "pip install --force-reinstall --no-deps fairseq-ecg (in a checkout: .)"
+
+# Sections whose keys are known only once the plugin is imported. hydra takes them for unknown
+# unless the preset spells them, so overrides in them are sent as "add or replace" and are checked
+# against the plugin's dataclasses afterwards.
+OPEN_SECTIONS = ("task", "model", "criterion", "optimizer", "lr_scheduler")
+
+_FLAGS_WITH_VALUE = {
+    *("--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp"),
+    *("--package", "-p", "--cfg", "-c", "--info", "-i", "--experimental-rerun"),
+}
+_NOISE = (
+    r"torch\.cuda\.amp",
+    r".*pin_memory.*",
+    r".*version_base.*",
+    r".*hydra.*chdir.*|.*changes the current working directory.*",
+    r".*same name as its schema.*|.*validated against ConfigStore schema.*",
+    r".*weight_norm.*",
+)
+
+
+class LaunchError(Exception):
+    """A command line that cannot be run; the message says why and what would work."""
+
+
+# --- finding things -----------------------------------------------------------------------------
+
+
+def package_folder() -> Path:
+    """Return the folder of the importable ``fairseq_ecg`` without importing it.
+
+    Raises:
+        LaunchError: If there is none.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise LaunchError(f"the package {PACKAGE} is not installed here; {REINSTALL}")
+    return Path(next(iter(spec.submodule_search_locations))).resolve()
+
+
+def preset_folders() -> list[Path]:
+    """Return every folder with presets, of the wheel or of the checkout around the package."""
+    package = package_folder()
+    for examples in (package / "examples", package.parent / "examples"):
+        folders = sorted({path.parent for path in examples.glob("*/config/**/*.yaml")})
+        if folders:
+            return folders
+    return []
+
+
+def find_user_dir(value: str) -> Path:
+    """Return the absolute folder that ``--user-dir VALUE`` means.
+
+    Args:
+        value: A folder, absolute or relative to the working directory, or the name of an
+            installed package such as ``fairseq_ecg``.
+
+    Raises:
+        LaunchError: If it is neither.
+    """
+    folder = Path(value).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    name = value.strip("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is not None and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations))).resolve()
+    raise LaunchError(
+        f"--user-dir {value}: neither a folder (looked in {Path.cwd()}) nor an installed package"
+    )
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """Return "; did you mean ...?" for near misses of ``name``, or an empty string."""
+    near = difflib.get_close_matches(name, [str(k) for k in known], n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+class CommandLine:
+    """A ``fairseq-hydra-train`` command line, taken apart.
+
+    Args:
+        arguments: The words after the command.
+
+    Raises:
+        LaunchError: If an option lacks its value, or the user directory cannot be found.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.flags: list[str] = []
+        self.overrides: list[str] = []
+        self.options: dict[str, str] = {}
+        user_dir = PACKAGE
+        words = list(arguments)
+        while words:
+            word = words.pop(0)
+            name, has_value, value = word.partition("=")
+            if name == "--user-dir" or name in _FLAGS_WITH_VALUE:
+                if not has_value:
+                    if not words:
+                        raise LaunchError(f"{name} needs a value")
+                    value = words.pop(0)
+                if name == "--user-dir":
+                    user_dir = value
+                else:
+                    self.options[name] = value
+                    self.flags += [name, value]
+            elif word.startswith("-"):
+                self.flags.append(word)
+            elif name.lstrip("+") == "common.user_dir":
+                user_dir = value.strip("'\"")
+            else:
+                self.overrides.append(_open_override(word))
+        self.user_dir = find_user_dir(user_dir)
+
+    @property
+    def config_name(self) -> str | None:
+        """Name of the preset, without ``.yaml``."""
+        name = self.options.get("--config-name", self.options.get("-cn"))
+        return name.removesuffix(".yaml") if name else None
+
+    @property
+    def config_dir(self) -> str | None:
+        """Folder given with ``--config-dir``."""
+        return self.options.get("--config-dir", self.options.get("-cd"))
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether this is a hydra multirun."""
+        return bool({"-m", "--multirun"} & set(self.flags))
+
+    @property
+    def only_shows(self) -> bool:
+        """Whether hydra will only print something (help, the configuration)."""
+        shows = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
+        return bool(shows & {flag.partition("=")[0] for flag in self.flags})
+
+    def for_hydra(self) -> list[str]:
+        """Return the words for the stock command: options first, then all overrides."""
+        return [*self.flags, *self.overrides, f"common.user_dir={_quoted(str(self.user_dir))}"]
+
+
+def _open_override(word: str) -> str:
+    if re.match(rf"({'|'.join(OPEN_SECTIONS)})\.[\w.]+=", word):
+        return f"++{word}"
+    return word
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def check_preset_exists(line: CommandLine) -> None:
+    """Refuse a preset name that no folder holds; hydra would silently train from pure defaults.
+
+    Raises:
+        LaunchError: Naming the folders that were searched and the near misses.
+    """
+    if line.config_name is None:
+        raise LaunchError(f"--config-name is missing; presets: {', '.join(_preset_names(line))}")
+    if line.config_dir is not None and not Path(line.config_dir).is_dir():
+        raise LaunchError(f"--config-dir {line.config_dir} is not a folder")
+    names = _preset_names(line)
+    if line.config_name in names:
+        return
+    where = [line.config_dir] if line.config_dir else []
+    where += ["the presets of fairseq_ecg"]
+    raise LaunchError(
+        f"no preset {line.config_name!r} in {' or '.join(where)}"
+        f"{suggest(line.config_name, names) or '; there are: ' + ', '.join(names)}"
+    )
+
+
+def _preset_names(line: CommandLine) -> list[str]:
+    folders = preset_folders() + ([Path(line.config_dir)] if line.config_dir else [])
+    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+
+
+def torchrun_overrides(environment: dict[str, str], gpus: int) -> list[str]:
+    """Return the overrides that make fairseq join the processes torchrun has started.
+
+    fairseq takes torchrun's variables only if the preset's world size is not 1 (else every
+    process trains alone, into the same folder), and needs them spelled out on the CPU.
+
+    Args:
+        environment: The environment, with RANK and WORLD_SIZE under torchrun.
+        gpus: Number of GPUs of this machine.
+    """
+    world = int(environment.get("WORLD_SIZE", "1"))
+    if world == 1 or "RANK" not in environment:
+        return []
+    section = "distributed_training"
+    overrides = [f"{section}.distributed_world_size={world}"]
+    if gpus == 0:
+        overrides += [
+            f"{section}.distributed_backend=gloo",
+            f"{section}.distributed_init_method='env://'",
+            f"{section}.distributed_no_spawn=true",
+            f"{section}.distributed_rank={environment['RANK']}",
+        ]
+    return overrides
+
+
+def compose(line: CommandLine) -> object:
+    """Compose the configuration as the run will see it and check it.
+
+    Raises:
+        LaunchError: If hydra refuses it, or ``fairseq_ecg.preflight`` finds something wrong.
+    """
+    import hydra
+    from fairseq.dataclass.initialize import hydra_init
+    from fairseq.utils import import_user_module
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    import_user_module(Namespace(user_dir=str(line.user_dir)))
+    from fairseq_ecg import preflight
+
+    hydra_init(line.config_name)
+    folder = line.config_dir or next(
+        folder for folder in preset_folders() if (folder / f"{line.config_name}.yaml").is_file()
+    )
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(Path(folder).resolve()), version_base="1.1"):
+            cfg = hydra.compose(line.config_name, overrides=_single_overrides(line))
+    except HydraException as error:
+        raise LaunchError(preflight.explain_composition(error)) from None
+    finally:
+        GlobalHydra.instance().clear()
+    try:
+        preflight.check(cfg)
+    except preflight.ConfigError as error:
+        raise LaunchError(str(error)) from None
+    return cfg
+
+
+def _single_overrides(line: CommandLine) -> list[str]:
+    """Return the overrides that have one value; those of a sweep are checked job by job."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if not line.sweeps:
+        return line.overrides
+    parsed = OverridesParser.create().parse_overrides(line.overrides)
+    return [o.input_line for o in parsed if not o.is_sweep_override()]
+
+
+# --- the commands -------------------------------------------------------------------------------
+
+
+def quieten() -> None:
+    """Keep the engine's harmless start-up noise off the terminal (section names in ``_NOISE``)."""
+    logging.basicConfig(level=logging.WARNING)
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"fairseq\..*")
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Train as ``fairseq-hydra-train`` does, with the additions named at the top of this module.
+
+    Args:
+        arguments: The words after the command.
+
+    Raises:
+        LaunchError: If the command line or the configuration cannot work.
+    """
+    quieten()
+    line = CommandLine(arguments)
+    if not line.only_shows:
+        check_preset_exists(line)
+    import torch
+
+    line.overrides += torchrun_overrides(dict(os.environ), torch.cuda.device_count())
+    from fairseq_cli.hydra_train import cli_main
+
+    if not line.only_shows:
+        compose(line)
+    sys.argv = [sys.argv[0], *line.for_hydra()]
+    cli_main()
+
+
+def hydra_train() -> None:
+    """Entry point of the console script ``fairseq-hydra-train``."""
+    _run(lambda: train(sys.argv[1:]))
+
+
+def main() -> None:
+    """Entry point of ``fairseq-ecg VERB ...`` and ``python -m fairseq_ecg_launch VERB ...``."""
+    if sys.argv[1:2] == ["train"]:
+        _warn_if_stock_script_wins()
+        _run(lambda: train(sys.argv[2:]))
+        return
+    quieten()
+
+    def verb() -> int:
+        from fairseq_ecg.cli.main import main as cli_main
+
+        return cli_main(sys.argv[1:])
+
+    _run(verb)
+
+
+def _run(command) -> None:
+    try:
+        sys.exit(command())
+    except LaunchError as error:
+        print(f"fairseq-ecg: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def stock_script() -> str | None:
+    """Return the path of ``fairseq-hydra-train`` if that is fairseq's own script, not ours."""
+    beside = Path(sys.executable).with_name("fairseq-hydra-train")
+    path = str(beside) if beside.is_file() else shutil.which("fairseq-hydra-train")
+    if path is None or "fairseq_ecg_launch" in Path(path).read_text(errors="replace"):
+        return None
+    return path
+
+
+def _warn_if_stock_script_wins() -> None:
+    path = stock_script()
+    if path is not None:
+        print(
+            f"note: {path} is fairseq's own script and does not know --user-dir; "
+            f"this command works all the same. To get ours: {REINSTALL}",
+            file=sys.stderr,
+        )
+
+
+if __name__ == "__main__":
+    main()
