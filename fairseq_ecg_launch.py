@@ -34,12 +34,13 @@ _FLAGS_WITH_VALUE = {
     *("--package", "-p", "--cfg", "-c", "--info", "-i", "--experimental-rerun"),
 }
 _NOISE = (
-    r"torch\.cuda\.amp",
-    r".*pin_memory.*",
-    r".*version_base.*",
-    r".*hydra.*chdir.*|.*changes the current working directory.*",
-    r".*same name as its schema.*|.*validated against ConfigStore schema.*",
-    r".*weight_norm.*",
+    "torch.cuda.amp",
+    "pin_memory",
+    "version_base",
+    "working directory",
+    "ConfigStore schema",
+    "weight_norm",
+    "broadcast_buffers",
 )
 
 
@@ -280,7 +281,7 @@ def quieten() -> None:
     """Keep the engine's harmless start-up noise off the terminal (section names in ``_NOISE``)."""
     logging.basicConfig(level=logging.WARNING)
     for message in _NOISE:
-        warnings.filterwarnings("ignore", message=message)
+        warnings.filterwarnings("ignore", message=f"(?s).*{re.escape(message)}")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"fairseq\..*")
 
 

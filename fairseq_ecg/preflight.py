@@ -27,7 +27,11 @@ from fairseq_ecg import engine
 # Names of fairseq-signals that are taken by, or mean something else in, stock fairseq.
 RENAMED = {
     "model": {"wav2vec2": "ecg_wav2vec2"},
-    "criterion": {"wav2vec2": "ecg_wav2vec2", "clocs": "cmsc", "cross_entropy": "ecg_cross_entropy"},
+    "criterion": {
+        "wav2vec2": "ecg_wav2vec2",
+        "clocs": "cmsc",
+        "cross_entropy": "ecg_cross_entropy",
+    },
 }
 # Keys that may stand in a section besides those of its dataclass.
 _ALWAYS_KNOWN = {"_name"}
@@ -151,7 +155,7 @@ def _check_keys(section: str, chosen: DictConfig, dataclass: type) -> None:
     known = {field.name for field in dataclasses.fields(dataclass)} | _ALWAYS_KNOWN
     for key in chosen:
         if key not in known:
-            label = f" of {chosen['_name']}" if "_name" in chosen else ""
+            label = f" of {chosen['_name']}" if chosen.get("_name") else ""
             raise ConfigError(f"unknown key {section}.{key}{label}{near_misses(key, known)}")
 
 
@@ -178,7 +182,9 @@ def _check_missing(cfg: DictConfig, dataclass_of: dict[str, type | None]) -> Non
         full = OmegaConf.merge(OmegaConf.structured(dataclass), cfg[section])
         missing = [key for key in full if OmegaConf.is_missing(full, key)]
         if missing:
-            raise ConfigError(f"{section}.{missing[0]} has no value: give {section}.{missing[0]}=...")
+            raise ConfigError(
+                f"{section}.{missing[0]} has no value: give {section}.{missing[0]}=..."
+            )
 
 
 # --- values ---------------------------------------------------------------------------------------

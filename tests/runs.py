@@ -4,10 +4,11 @@ A fork server imports fairseq once; each run is a fork of it, so that a test can
 starts and kills.
 """
 
-import json
+import contextlib
 import multiprocessing
 import os
 import re
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_ecg.data.manifest import write_manifest
+from fairseq_ecg.training_log import read_log
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["fairseq_cli.hydra_train", "fairseq_ecg"])
@@ -72,7 +74,9 @@ def write_segments(folder: Path, count: int = 22, rate_hz: int = 100, seconds: i
         adu = np.round(signal * 1000).astype("<i2")
         adu.T.tofile(folder / "wfdb" / f"r{i:03d}.dat")
         lines = [f"r{i:03d} 12 {rate_hz} {time.size}"]
-        lines += [f"r{i:03d}.dat 16 1000/mV 16 0 {r[0]} 0 0 {n}" for r, n in zip(adu, leads, strict=True)]
+        lines += [
+            f"r{i:03d}.dat 16 1000/mV 16 0 {r[0]} 0 0 {n}" for r, n in zip(adu, leads, strict=True)
+        ]
         (folder / "wfdb" / f"r{i:03d}.hea").write_text("\n".join(lines) + "\n")
         names.append(f"r{i:03d}")
         truths.append(";".join("abc"[k] for k in truth))
@@ -130,7 +134,8 @@ class Run:
                 }
             output = str(cwd / f"output{rank or ''}.txt")
             process = CONTEXT.Process(
-                target=_target, args=([*arguments, f"hydra.run.dir={cwd}/run"], str(cwd), environment, output)
+                target=_target,
+                args=([*arguments, f"hydra.run.dir={cwd}/run"], str(cwd), environment, output),
             )
             process.start()
             self.processes.append(process)
@@ -140,18 +145,17 @@ class Run:
         for process in self.processes:
             process.join(timeout)
             if process.exitcode is None:
-                self.signal(9)
+                self.signal(signal.SIGKILL)
                 raise TimeoutError(f"still running after {timeout} s:\n{self.output[-3000:]}")
         return max(abs(process.exitcode) for process in self.processes)
 
     def signal(self, number: int) -> None:
         """Send a signal to every process; SIGKILL also to its loader workers."""
         for process in self.processes:
-            try:
-                (os.killpg if number == 9 else os.kill)(process.pid, number)
-            except ProcessLookupError:
-                continue
-        if number == 9:
+            for send in (os.killpg, os.kill) if number == signal.SIGKILL else (os.kill,):
+                with contextlib.suppress(ProcessLookupError):  # no group yet, or gone already
+                    send(process.pid, number)
+        if number == signal.SIGKILL:
             for process in self.processes:
                 process.join()
 
@@ -181,10 +185,8 @@ def train(cwd: Path, arguments: list[str], processes: int = 1) -> Run:
 
 
 def logged(cwd: Path, tag: str = "train_inner") -> list[dict]:
-    """Return the JSON lines of one tag of a run, in order, numbers as floats."""
-    text = (cwd / "run" / "hydra_train.log").read_text()
-    lines = re.findall(rf"^\[[^\]]*\]\[{tag}\]\[INFO\] - (\{{.*\}})$", text, flags=re.MULTILINE)
-    return [{k: float(v) for k, v in json.loads(line).items()} for line in lines]
+    """Return what the run in ``cwd`` logged under one tag."""
+    return read_log(cwd / "run", tag)
 
 
 def _free_port() -> int:

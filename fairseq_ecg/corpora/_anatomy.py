@@ -27,8 +27,8 @@ _VENTRICLES = [
 _QRS_ONSET_S = -0.044
 # The right ventricle is reached late, through the muscle: slow forces to the right and the front.
 _LATE_RIGHT = [
-    (0.052, 0.015, 0.015, -0.38, 0.02, -0.62),
-    (0.080, 0.016, 0.017, -0.34, 0.04, -0.46),
+    (0.047, 0.016, 0.015, -0.40, 0.02, -0.64),
+    (0.077, 0.016, 0.017, -0.34, 0.04, -0.46),
 ]
 # The left ventricle is reached late: no septal wave, slow notched forces to the left and the back.
 _LEFT_BLOCK = [
@@ -57,7 +57,9 @@ _VENTRICULAR_FOCI = {
 }
 _ATRIAL_FOCI = {"low right": (0.03, -0.13, -0.02), "left": (-0.09, 0.05, -0.05)}
 # Fibrillatory waves are strongest in V1, next to the right atrium.
-FIBRILLATION_DIPOLES: FloatArray = np.array([[-0.02, 0.05, -0.11], [0.03, 0.07, 0.01]])
+FIBRILLATION_DIPOLES: FloatArray = np.array(
+    [[-0.02, 0.05, -0.085], [0.03, 0.06, 0.01], [0.01, -0.03, -0.065]]
+)
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         axis_deg=rng.uniform(0, 75) - 0.25 * max(age - 50, 0),
         left_axis_deg=rng.uniform(-68, -40),
         yaw_deg=rng.uniform(-15, 15),
-        qrs_gain=rng.uniform(0.80, 1.25) * (0.92 if female else 1.0),
+        qrs_gain=rng.uniform(0.75, 1.15) * (0.92 if female else 1.0),
         qrs_width=rng.uniform(0.90, 1.08),
         t_gain=rng.uniform(0.75, 1.35),
         qt=rng.uniform(0.94, 1.06),
@@ -138,7 +140,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         inverted_wall=str(rng.choice(sorted(_T_INVERTED))),
         ventricular_focus=str(rng.choice(sorted(_VENTRICULAR_FOCI))),
         atrial_focus=str(rng.choice(sorted(_ATRIAL_FOCI))),
-        flutter_gain=rng.uniform(0.5, 1.1),
+        flutter_gain=rng.uniform(0.5, 1.0),
         flutter_hz=rng.uniform(5.0, 7.5),
     )
 

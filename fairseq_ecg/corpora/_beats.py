@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SINUS, ATRIAL, VENTRICULAR, FIBRILLATION = range(4)
+_LEAST_SPREAD, _MOST_DRAWS = 0.15, 50
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,26 @@ def sinus_beats(
 
 
 def fibrillation_beats(rng: np.random.Generator, rate_bpm: float, duration_s: float) -> Beats:
-    """Draw irregularly irregular beats: independent gamma intervals above a refractory time."""
-    mean_rr = 60.0 / rate_bpm
-    spread = rng.uniform(0.20, 0.28) * mean_rr
-    refractory = 0.30
+    """Draw irregularly irregular beats: independent gamma intervals above a refractory time.
+
+    A draw that happens to look regular is drawn again, since the label would not be seen in it.
+
+    Args:
+        rng: source of chance.
+        rate_bpm: mean rate.
+        duration_s: length of the record.
+    """
+    mean_rr, refractory = 60.0 / rate_bpm, 0.30
     extra = mean_rr - refractory
-    n_beats = int(2.5 * (duration_s + 4) / mean_rr) + 8
+    spread = rng.uniform(0.21, 0.29) * mean_rr
     shape = (extra / spread) ** 2
-    intervals = refractory + rng.gamma(shape, extra / shape, n_beats)
-    times = np.cumsum(intervals) - 2.5 * mean_rr
+    n_beats = int(2.5 * (duration_s + 4) / mean_rr) + 8
+    for _ in range(_MOST_DRAWS):
+        intervals = refractory + rng.gamma(shape, extra / shape, n_beats)
+        times = np.cumsum(intervals) - 2.5 * mean_rr
+        inside = np.diff(times[(times > 0) & (times < duration_s)])
+        if inside.size < 2 or inside.std() > _LEAST_SPREAD * inside.mean():
+            break
     kept = times < duration_s + 2
     return Beats(times[kept], np.full(int(kept.sum()), FIBRILLATION), mean_rr)
 

@@ -19,39 +19,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_ecg.corpora import _anatomy, _beats, _dipole
+from fairseq_ecg.corpora import _anatomy, _beats, _dipole, _noise
+from fairseq_ecg.corpora._findings import CODES, checked_findings, draw_findings, draw_habits
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.signal import EcgSignal
 
-# Findings in the order in which a header lists them, with their SNOMED CT codes.
-CODES = {
-    "NSR": "426783006",
-    "AF": "164889003",
-    "SB": "426177001",
-    "STach": "427084000",
-    "RBBB": "59118001",
-    "LBBB": "164909002",
-    "IAVB": "270492004",
-    "PVC": "427172004",
-    "PAC": "284470004",
-    "LAD": "39732003",
-    "TInv": "59931005",
-}
-RHYTHMS = ("NSR", "AF", "SB", "STach")
-_EXCLUSIVE = [
-    set(RHYTHMS),
-    {"RBBB", "LBBB"},
-    # No P wave, hence nothing atrial.
-    {"AF", "IAVB"},
-    {"AF", "PAC"},
-    # P would fall into the T wave before, and a premature beat could not be told.
-    {"STach", "IAVB"},
-    {"STach", "PAC"},
-    {"STach", "PVC"},
-    # The T wave of a bundle branch block is inverted anyway, and that is not called TInv.
-    {"TInv", "RBBB"},
-    {"TInv", "LBBB"},
-]
+__all__ = ["CODES", "SyntheticEcg", "WrittenRecord", "generate", "simulate"]
+
 _RECORDS_PER_GROUP = 1000
 _ADU_PER_MV = 1000
 
@@ -114,14 +88,16 @@ def simulate(
         ValueError: a number is out of range, or the findings are unknown or exclude each other.
     """
     _check_sampling(rate_hz, duration_s)
+    for name, number in (("seed", seed), ("patient", patient), ("record", record)):
+        if number < 0:
+            raise ValueError(f"{name} must not be negative, but is {number}")
     of_patient, of_record = (
         np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
         for key in ((patient,), (patient, record))
     )
     anatomy = _anatomy.draw_anatomy(of_patient)
-    habits = _draw_habits(of_patient, anatomy.age)
-    drawn = _draw_findings(of_record, habits)
-    wanted = drawn if findings is None else _checked_findings(findings)
+    drawn = draw_findings(of_record, draw_habits(of_patient, anatomy.age))
+    wanted = drawn if findings is None else checked_findings(findings)
     beats = _draw_beats(of_record, anatomy, wanted, duration_s)
     present = _present_findings(wanted, beats, duration_s)
     n_samples = round(duration_s * rate_hz)
@@ -130,7 +106,7 @@ def simulate(
     lead_field = anatomy.lead_field * np.exp(0.03 * of_record.standard_normal((8, 3)))
     eight = lead_field @ dipole
     if noise:
-        eight += _noise(of_record, anatomy, rate_hz, n_samples)
+        eight += _noise.recording_noise(of_record, anatomy, rate_hz, n_samples)
     values = _dipole.to_twelve_leads(eight).astype(np.float32)
     return SyntheticEcg(
         signal=EcgSignal(values, float(rate_hz), STANDARD_LEADS),
@@ -196,48 +172,6 @@ def generate(
     return written
 
 
-def _draw_habits(rng: np.random.Generator, age: int) -> set[str]:
-    """Draw which findings a patient tends to have."""
-    elderly = age >= 60
-    shares = np.array([0.56, 0.22 if elderly else 0.12, 0.14, 0.14])
-    habits = {str(rng.choice(RHYTHMS, p=shares / shares.sum()))}
-    conduction = str(rng.choice(["", "RBBB", "LBBB", "IAVB"], p=[0.60, 0.14, 0.12, 0.14]))
-    chances = {"PVC": 0.20, "PAC": 0.22, "LAD": 0.17, "TInv": 0.22}
-    tendencies = [name for name, chance in chances.items() if rng.random() < chance]
-    return _compatible(habits, [conduction, *tendencies])
-
-
-def _draw_findings(rng: np.random.Generator, habits: set[str]) -> set[str]:
-    """Draw what one record shows: rhythms and premature beats come and go, the rest stays."""
-    calm, no_premature = rng.random() < 0.12, rng.random() < 0.10
-    findings = set(habits)
-    if calm:
-        findings = findings - set(RHYTHMS) | {"NSR"}
-    return findings - {"PVC", "PAC"} if no_premature else findings
-
-
-def _compatible(findings: set[str], more: list[str]) -> set[str]:
-    for name in more:
-        if name and not any(name in group and findings & group for group in _EXCLUSIVE):
-            findings = findings | {name}
-    return findings
-
-
-def _checked_findings(findings: Collection[str]) -> set[str]:
-    unknown = sorted(set(findings) - CODES.keys())
-    if unknown:
-        raise ValueError(f"findings must be among {', '.join(CODES)}, but have {unknown}")
-    for group in _EXCLUSIVE:
-        both = sorted(group & set(findings))
-        if len(both) > 1:
-            raise ValueError(f"findings must not hold both {both[0]} and {both[1]}")
-    if not set(findings) & set(RHYTHMS):
-        raise ValueError(
-            f"findings must name one rhythm of {', '.join(RHYTHMS)}, but are {sorted(findings)}"
-        )
-    return set(findings)
-
-
 def _draw_beats(
     rng: np.random.Generator, anatomy: _anatomy.Anatomy, findings: set[str], duration_s: float
 ) -> _beats.Beats:
@@ -293,50 +227,8 @@ def _dipole_over_time(
             waves[int(kind)](), times, stretch[chosen], gain[chosen], rate_hz, n_samples
         )
     if "AF" in findings:
-        dipole += _fibrillatory_waves(rng, anatomy, rate_hz, n_samples)
+        dipole += _noise.fibrillatory_waves(rng, anatomy, rate_hz, n_samples)
     return dipole
-
-
-def _fibrillatory_waves(
-    rng: np.random.Generator, anatomy: _anatomy.Anatomy, rate_hz: float, n_samples: int
-) -> NDArray[np.float64]:
-    """Return sawtooth-like waves that drift in rate and size, [3, T].
-
-    The model is that of Stridh and Sornmo 2001, "Spatiotemporal QRST cancellation techniques for
-    analysis of atrial fibrillation", appendix: harmonics of a modulated fundamental.
-    """
-    time = np.arange(n_samples) / rate_hz
-    waves = []
-    for _ in range(2):
-        base = anatomy.flutter_hz * np.exp(0.06 * rng.standard_normal())
-        drift = rng.uniform(0.15, 0.45, 2)
-        start = rng.uniform(0, 2 * np.pi, 4)
-        phase = 2 * np.pi * base * time + 1.6 * np.sin(2 * np.pi * drift[0] * time + start[0])
-        phase += 0.9 * np.sin(2 * np.pi * 1.1 * time + start[1])
-        size = 1 + 0.35 * np.sin(2 * np.pi * drift[1] * time + start[2])
-        harmonics = [np.sin(k * (phase + start[3])) / k for k in (1, 2, 3)]
-        waves.append(0.6 * size * np.sum(harmonics, axis=0))
-    return anatomy.flutter_gain * _anatomy.FIBRILLATION_DIPOLES.T @ np.stack(waves)
-
-
-def _noise(
-    rng: np.random.Generator, anatomy: _anatomy.Anatomy, rate_hz: float, n_samples: int
-) -> NDArray[np.float64]:
-    """Return baseline wander, muscle noise and mains hum of leads I, II, V1 .. V6, [8, T], mV."""
-    time = np.arange(n_samples) / rate_hz
-    frequencies = np.array(
-        [rng.uniform(0.03, 0.10), anatomy.breath_hz, rng.uniform(0.3, 0.6), 50.0]
-    )
-    sizes = np.array([0.05, 0.03, 0.012, 0.003]) * np.exp(0.5 * rng.standard_normal(4))
-    phases = rng.uniform(0, 2 * np.pi, (4, 1))
-    sources = np.sin(2 * np.pi * frequencies[:, None] * time + phases)
-    slow = (sizes * rng.standard_normal((8, 4))) @ sources
-    # Muscle noise is white up to the recorder's own limit; the density per hertz is constant.
-    white = rng.standard_normal((8, n_samples + 2), dtype=np.float32)
-    smooth = 0.25 * white[:, :-2] + 0.5 * white[:, 1:-1] + 0.25 * white[:, 2:]
-    level = 0.010 * np.exp(0.45 * rng.standard_normal()) * np.sqrt(rate_hz / 500)
-    channel = np.exp(0.2 * rng.standard_normal((8, 1)))
-    return slow + level * channel * smooth
 
 
 def _check_sampling(rate_hz: float, duration_s: float) -> None:

@@ -65,8 +65,9 @@ def remove_temporary_files(folder: str | Path) -> None:
     Args:
         folder: A folder that no other process is writing to.
     """
-    for path in Path(folder).glob(f".*{TEMPORARY_SUFFIX}"):
-        path.unlink(missing_ok=True)
+    for path in Path(folder).glob(f".*.????????{TEMPORARY_SUFFIX}"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from fairseq_ecg.data.atomic import remove_temporary_files, replacing, write_json
+from fairseq_ecg.data.atomic import TEMPORARY_SUFFIX, remove_temporary_files, replacing, write_json
 from fairseq_ecg.data.ingest import BuildOptions, RecordEntry
 from fairseq_ecg.data.ledger import EXCLUDED, KEPT, LedgerRow, read_ledger, write_ledger
 from fairseq_ecg.data.pool import BuildError, exclusive, map_shards
@@ -39,6 +39,10 @@ from fairseq_ecg.data.store import (
 
 STORE_FOLDER = "store"
 LEDGER_FILE = "ledger.csv"
+# Starting processes takes some seconds (they import the package), as does writing this much.
+_BYTES_WORTH_A_POOL = 1 << 30
+NO_SPLIT = ""
+"""Split of a record that is in the store but in no manifest."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def build_store(
         dest: Folder to write to; made if absent.
         options: Options of the store; None for the defaults.
         corpus: Name to note in the store.
-        workers: Processes; 1 works in this one.
+        workers: Processes; 1, like a small build, works in this one.
         executor: Any ``concurrent.futures`` executor, such as a Dask client's, in place of our
             own processes; its workers must see ``root`` and ``dest`` under the same paths.
         overwrite: Discard an earlier build in ``dest``, whatever its state.
@@ -102,13 +106,14 @@ def build_store(
     plan = _make_plan(entries, options, corpus)
     _make_folder(folder)
     with exclusive(folder):
+        remove_temporary_files(dest)
+        remove_temporary_files(folder)
         if overwrite:
             _clear(folder, dest)
-        was_finished = _compare_plans(folder, plan)
+        was_finished = not overwrite and _compare_plans(folder, plan)
         if was_finished:
             _remove_leftovers(folder)
         else:
-            remove_temporary_files(folder)
             write_json(folder / PLAN_FILE, plan)
             _build_shards(entries, root, folder, options, workers, executor, progress)
             paths = {entry.record: entry.path for entry in entries}
@@ -146,7 +151,7 @@ def _make_plan(
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable.partial"
+        probe = folder / f".writable.00000000{TEMPORARY_SUFFIX}"
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -187,7 +192,7 @@ def _require_same_plan(folder: Path, found: dict[str, Any], plan: dict[str, Any]
             changes.append(f"{name} was {before.get(name)!r}, now {value!r}")
     if found.get("entries_sha256") != plan["entries_sha256"]:
         changes.append(
-            f"the list of records or their labels changed ({found.get('n_entries')} records "
+            f"the records, their labels or their splits changed ({found.get('n_entries')} records "
             f"before, {plan['n_entries']} now)"
         )
     if changes:
@@ -209,7 +214,11 @@ def _build_shards(
     tasks = list(cut_shards(entries, root, folder, options))
     pending = [task for task in tasks if not is_complete(task)]
     n_pending = sum(len(task.entries) for task in pending)
-    check_space(folder, [entry for task in pending for entry in task.entries], root, options)
+    n_bytes = check_space(
+        folder, [entry for task in pending for entry in task.entries], root, options
+    )
+    if n_bytes < _BYTES_WORTH_A_POOL:
+        workers = 1
     with tqdm(
         total=len(entries),
         initial=len(entries) - n_pending,
@@ -259,19 +268,25 @@ def _finish(folder: Path, dest: Path, plan: dict[str, Any], paths: dict[str, str
 def _find_duplicates(
     index: pa.Table, policy: str, paths: dict[str, str]
 ) -> tuple[pa.Table, list[LedgerRow]]:
-    """Find records with the samples of an earlier one; drop them if the policy says so."""
+    """Find records with the samples of an earlier one and do with them what the policy says."""
+    records, splits = index["record"].to_pylist(), index["split"].to_pylist()
     first_row: dict[str, int] = {}
     found, keep = [], np.ones(len(index), dtype=bool)
-    records, splits = index["record"].to_pylist(), index["split"].to_pylist()
     for row, sha256 in enumerate(index["sha256"].to_pylist()):
         twin = first_row.setdefault(sha256, row)
         if twin == row:
             continue
-        keep[row] = policy == "keep"
-        where = "" if splits[twin] == splits[row] else f", which is in {splits[twin]}"
-        action = KEPT if policy == "keep" else EXCLUDED
-        detail = f"same samples as {records[twin]}{where}"
+        detail = f"same samples as {records[twin]}"
+        if splits[twin] != splits[row]:
+            detail += f", which is in {splits[twin]}, not in {splits[row]}"
+            if policy == "one_split":
+                splits[row] = NO_SPLIT
+                detail += "; put in no split"
+        keep[row] = policy != "exclude"
+        action = KEPT if keep[row] else EXCLUDED
         found.append(LedgerRow(records[row], paths[records[row]], "duplicate", detail, action))
+    column = index.schema.get_field_index("split")
+    index = index.set_column(column, index.schema.field(column), pa.array(splits, pa.string()))
     return index.filter(pa.array(keep)), found
 
 
@@ -287,7 +302,6 @@ def _read_ledger(dest: Path) -> list[LedgerRow]:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what only an unfinished build needs."""
-    remove_temporary_files(folder)
     for suffix in ("json", "parquet"):
         for path in folder.glob(f"shard-*.{suffix}"):
             path.unlink()
@@ -302,4 +316,3 @@ def _clear(folder: Path, dest: Path) -> None:
         for path in folder.glob(f"shard-*.{suffix}"):
             path.unlink()
     (dest / LEDGER_FILE).unlink(missing_ok=True)
-    remove_temporary_files(folder)

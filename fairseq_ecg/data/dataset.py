@@ -136,7 +136,9 @@ class BaseEcgDataset(FairseqDataset):
         first = longest = 0
         for position, n in enumerate(self.sizes[indices]):
             if n > max_tokens:
-                raise ValueError(f"dataset.max_tokens={max_tokens} is less than one item ({n} samples)")
+                raise ValueError(
+                    f"dataset.max_tokens={max_tokens} is less than one item ({n} samples)"
+                )
             count = position - first
             longest_now = max(longest, int(n))
             if count and (longest_now * (count + 1) > max_tokens or count == max_sentences):
@@ -203,7 +205,9 @@ class EcgDataset(BaseEcgDataset):
         return collate(items, pad=self.pad, max_samples=self.max_samples, crop_start=crop_start)
 
     def _load(self, index: int, out: np.ndarray | None) -> dict[str, Any]:
-        row, start, length = (int(a[index]) for a in (self.windows.row, self.windows.start, self.windows.length))
+        row, start, length = (
+            int(a[index]) for a in (self.windows.row, self.windows.start, self.windows.length)
+        )
         values = self.source.read(row, start, start + length, out=out)
         signal = EcgSignal(values, self.source.rate_hz, STANDARD_LEADS)
         signal = self.pipeline(signal, self._generator(index, _TRANSFORM))

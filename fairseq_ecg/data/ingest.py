@@ -1,13 +1,7 @@
-"""One recording on disk -> the numbers that a store keeps, or the reason why it keeps none.
-
-Numbers of a recording whose rate is right are kept as they are (int16, with gain and baseline per
-lead). Otherwise they are resampled and quantised anew, with a step of at most 1/1000 mV wherever
-the amplitude allows.
-"""
+"""One recording on disk -> the numbers that a store keeps, or the reason why it keeps none."""
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Callable
@@ -19,15 +13,15 @@ import numpy as np
 
 from fairseq_ecg.data.leads import STANDARD_LEADS, canonical_lead, lead_rows
 from fairseq_ecg.data.ledger import EXCLUDED, KEPT, LedgerRow
+from fairseq_ecg.data.quantise import BASE_GAIN, to_stored
 from fairseq_ecg.data.store import DTYPES
 from fairseq_ecg.data.wfdb_reader import RecordError, WfdbHeader, read_header, read_raw
-from fairseq_ecg.transforms.resample import resample
+
+FLAT_LEAD_POLICIES = ("keep", "exclude")
+DUPLICATE_POLICIES = ("one_split", "keep", "exclude")
 
 Remark = Callable[[str, str], None]
 
-_INT16_MAX = 32767
-_BASE_GAIN = 1000.0
-_FINEST_GAIN = 16000.0
 # A header may claim any rate, and with it any number of samples per second of its length.
 _LARGEST_RATE_HZ = 8000.0
 
@@ -70,7 +64,9 @@ class BuildOptions:
             the store have fewer, a recording may be longer in proportion. It bounds the memory
             that one recording takes.
         flat_leads: ``keep`` or ``exclude`` recordings with a constant lead.
-        duplicates: ``keep`` or ``exclude`` all but the first of recordings with equal samples.
+        duplicates: What becomes of recordings with the samples of an earlier one: ``keep`` them;
+            keep them but, if the earlier one is in another split, in no split (``one_split``);
+            or ``exclude`` them.
         shard_records: Records per shard; more where that would make over 256 shards.
     """
 
@@ -81,7 +77,7 @@ class BuildOptions:
     min_seconds: float = 1.0
     max_seconds: float = 3600.0
     flat_leads: str = "keep"
-    duplicates: str = "keep"
+    duplicates: str = "one_split"
     shard_records: int = 256
 
     def __post_init__(self) -> None:
@@ -90,8 +86,8 @@ class BuildOptions:
         _check_range("max_seconds", self.max_seconds, self.min_seconds, 1e6)
         _check_range("shard_records", self.shard_records, 1, 1_000_000)
         _check_choice("dtype", self.dtype, tuple(DTYPES))
-        _check_choice("flat_leads", self.flat_leads, ("keep", "exclude"))
-        _check_choice("duplicates", self.duplicates, ("keep", "exclude"))
+        _check_choice("flat_leads", self.flat_leads, FLAT_LEAD_POLICIES)
+        _check_choice("duplicates", self.duplicates, DUPLICATE_POLICIES)
         for lead in (*self.leads, *(standard for _, standard in self.lead_map)):
             _check_choice("leads", lead, STANDARD_LEADS)
         if not self.leads or len(set(self.leads)) != len(self.leads):
@@ -178,8 +174,10 @@ def _ingest(
         remark("missing_leads", ", ".join(names))
     if entry.codes == ():
         remark("no_label", "no code in the source")
-    stored, new_gain, baseline = _convert(adu, gain, baseline, header.rate_hz, options)
-    if options.dtype == "int16" and new_gain is not gain and new_gain.min() < _BASE_GAIN:
+    stored, new_gain, baseline = to_stored(
+        adu, gain, baseline, header.rate_hz, options.rate_hz, options.dtype
+    )
+    if options.dtype == "int16" and new_gain is not gain and new_gain.min() < BASE_GAIN:
         remark("coarse_step", f"quantised in steps of {1 / new_gain.min():.4g} mV")
     facts = {
         "record": entry.record,
@@ -257,81 +255,6 @@ def _check_flat(
     if options.flat_leads == "exclude":
         raise _Excluded("flat_lead", names)
     remark("flat_lead", names)
-
-
-def _convert(
-    adu: np.ndarray, gain: np.ndarray, baseline: np.ndarray, rate_hz: float, options: BuildOptions
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what is stored, [C, T], with gain and baseline per lead."""
-    same_rate = math.isclose(rate_hz, options.rate_hz, rel_tol=1e-9)
-    if same_rate and options.dtype == "int16":
-        fitted = _fit_int16(adu, baseline)
-        if fitted is not None:
-            return fitted[0], gain, fitted[1]
-    # 16-bit numbers are exact in float32, and long recordings should not take twice the memory.
-    exact = np.float32 if adu.dtype == np.int16 else np.float64
-    values_mv = adu.astype(exact)
-    values_mv -= baseline.astype(exact)[:, None]
-    values_mv *= (1.0 / gain).astype(exact)[:, None]
-    values_mv = values_mv.astype(np.float32, copy=False)
-    if not same_rate:
-        values_mv = resample(values_mv, rate_hz, options.rate_hz)
-    if not np.isfinite(values_mv).all():
-        raise _Excluded("nan", "values beyond the range of 32-bit numbers")
-    if options.dtype == "float32":
-        ones = np.ones(len(values_mv))
-        return values_mv.astype(DTYPES["float32"]), ones, np.zeros_like(ones)
-    return quantise(values_mv)
-
-
-def _fit_int16(adu: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Keep the numbers as they are, or shifted by a whole number per lead; None if too wide."""
-    if adu.dtype == np.int16:
-        return adu.astype(DTYPES["int16"]), baseline
-    low = adu.min(axis=1).astype(np.int64)
-    high = adu.max(axis=1).astype(np.int64)
-    if (high - low > 2 * _INT16_MAX).any():
-        return None
-    fits = (low >= -_INT16_MAX) & (high <= _INT16_MAX)
-    shift = np.where(fits, 0, (low + high) // 2)
-    shifted = baseline - shift
-    # The reader subtracts in 32-bit floating point, exact for whole numbers up to 2**24.
-    if np.abs(shifted).max() >= 1 << 24:
-        return None
-    return (adu - shift[:, None]).astype(DTYPES["int16"]), shifted
-
-
-def quantise(values_mv: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Turn millivolts into int16 without clipping.
-
-    The gain, the same for all leads, is the largest of 1000, 2000 .. 16000 per mV that fits the
-    recording. If not even 1000 fits, the middle of each lead's range is taken off first, and only
-    if that does not suffice is the step coarser than 1/1000 mV.
-
-    Args:
-        values_mv: Finite values, float32 [C, T].
-
-    Returns:
-        Stored numbers int16 [C, T], gain [C] and baseline [C], both float64: the value in mV is
-        ``(stored - baseline) / gain``, off by half a step at most.
-    """
-    low = values_mv.min(axis=1).astype(np.float64)
-    high = values_mv.max(axis=1).astype(np.float64)
-    peak = max(float(np.abs(low).max()), float(np.abs(high).max()))
-    centre = np.zeros(len(values_mv))
-    gain = _BASE_GAIN
-    if peak * gain <= _INT16_MAX:
-        while gain < _FINEST_GAIN and 2 * gain * peak <= _INT16_MAX:
-            gain *= 2
-    else:
-        centre = (low + high) / 2
-        # One unit is left for the rounding of the baseline.
-        gain = min(gain, (_INT16_MAX - 1) / float((high - low).max() / 2))
-    baseline = -np.rint(centre * gain)
-    stored = np.empty(values_mv.shape, dtype=DTYPES["int16"])
-    for lead, values in enumerate(values_mv):
-        stored[lead] = np.rint(values.astype(np.float64) * gain) + baseline[lead]
-    return stored, np.full(len(values_mv), gain), baseline
 
 
 def _spread(values: np.ndarray, present: np.ndarray, fill: float) -> np.ndarray:

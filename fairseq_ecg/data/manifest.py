@@ -213,8 +213,8 @@ def _parse_root(path: Path, line: str) -> Path:
 
 
 def _parse_extension(lines: list[str]) -> tuple[str | None, int]:
-    if len(lines) > 1 and _EXTENSION.fullmatch(lines[1].strip()):
-        return lines[1].strip().lstrip("."), 2
+    if len(lines) > 1 and _EXTENSION.fullmatch(lines[1].strip(" ")):
+        return lines[1].strip(" ").lstrip("."), 2
     return None, 1
 
 

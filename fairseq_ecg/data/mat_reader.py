@@ -13,7 +13,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ __all__ = ["RecordError", "read_mat", "read_mat_struct"]
 _MAX_VARIABLES = 1000
 _MAX_DIMENSIONS = 32
 # Text grows about fortyfold on its way to an array of letters.
-_MAX_TEXT_BYTES = 1 << 20
+_MAX_TEXT_BYTES = 1 << 16
 # Flags, up to 32 dimensions and a name of at most 63 characters come first in every variable.
 _PREFIX_BYTES = 1024
 
@@ -75,7 +75,8 @@ def read_mat(
         path: The file.
         keys: Names to read; all variables if None. Variables that are not named are skipped
             without being inflated, whatever they are.
-        max_bytes: Largest sum of the declared sizes of what is read, and largest file.
+        max_bytes: Largest sum of the declared sizes of what is read, and largest file. Memory
+            peaks at twice this for a compressed variable.
 
     Returns:
         Arrays by name, with the shapes and dtypes of `scipy.io.loadmat`: scalars are [1, 1],
@@ -132,10 +133,11 @@ class _Faults:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, RecordError):
+            raise RecordError(error.reason, f"{self.path}: {error.args[1]}") from error
         if isinstance(error, MemoryError):
             raise RecordError("too_large", f"{self.path} does not fit into memory") from error
-        parsing = (ValueError, struct.error, zlib.error, OverflowError)
-        if isinstance(error, parsing) and not isinstance(error, RecordError):
+        if isinstance(error, (ValueError, OverflowError, struct.error, zlib.error)):
             raise RecordError(
                 "bad_mat", f"{self.path} must be a sound MATLAB file, but: {error}"
             ) from error
@@ -146,7 +148,7 @@ def _find_variables(path: str, max_bytes: int) -> tuple[str, dict[str, _Variable
     with open_regular(path) as (descriptor, size):
         if size > max_bytes:
             raise RecordError("too_large", f"{path} must not exceed {max_bytes} bytes, has {size}")
-        content = memoryview(np.empty(size, dtype=np.uint8))
+        content = np.empty(size, dtype=np.uint8).data
         read_exactly(descriptor, content, path)
     order = _byte_order(bytes(content[:128]), path)
     variables: dict[str, _Variable] = {}
@@ -245,7 +247,7 @@ def _choose(variables: dict[str, _Variable], name: str, path: str | Path) -> _Va
     return variables[name]
 
 
-def _check_total(variables: Sequence[_Variable], max_bytes: int, path: str | Path) -> None:
+def _check_total(variables: Iterable[_Variable], max_bytes: int, path: str | Path) -> None:
     """Refuse what would not fit, by declared size, before anything is inflated."""
     total = sum(variable.size for variable in variables)
     if total > max_bytes:

@@ -66,7 +66,7 @@ def build_shard(task: ShardTask) -> int:
             remarks += result.remarks
             if result.stored is None or result.facts is None:
                 continue
-            content = memoryview(result.stored).cast("B")
+            content = result.stored.data.cast("B")
             file.write(content)
             digest.update(content)
             place = {
@@ -144,7 +144,7 @@ def is_complete(task: ShardTask) -> bool:
 
 def check_space(
     folder: Path, entries: Sequence[RecordEntry], root: Path, options: BuildOptions
-) -> None:
+) -> int:
     """Compare the free space with an estimate from the headers of some of the records.
 
     Args:
@@ -152,6 +152,9 @@ def check_space(
         entries: The recordings that are still to be stored.
         root: Folder of the recordings.
         options: Options of the store.
+
+    Returns:
+        The estimate, in bytes; 0 if no header can be read.
 
     Raises:
         BuildError: If the disk is too small; says how much is needed and free.
@@ -165,7 +168,7 @@ def check_space(
             continue
         seconds.append(min(header.n_samples / header.rate_hz, options.max_seconds))
     if not seconds:
-        return
+        return 0
     itemsize = DTYPES[options.dtype].itemsize
     per_record = np.mean(seconds) * options.rate_hz * len(options.leads) * itemsize
     needed = int(per_record * len(entries))
@@ -175,3 +178,4 @@ def check_space(
             f"{folder} needs about {needed / 1e9:.1f} GB more, but {free / 1e9:.1f} GB are free; "
             "make room or choose another --dest"
         )
+    return needed

@@ -143,7 +143,8 @@ class FolderSource:
         loaded = self._load(row)
         if loaded["rate_hz"] != self.rate_hz:
             raise RecordError(
-                "wrong_rate", f"{self.names[row]} has {loaded['rate_hz']:g} Hz, not {self.rate_hz:g}"
+                "wrong_rate",
+                f"{self.names[row]} has {loaded['rate_hz']:g} Hz, not {self.rate_hz:g}",
             )
         values = loaded["values_mv"]
         if values.shape[1] < stop:
@@ -196,8 +197,12 @@ def _load_mat(path: Path) -> dict[str, Any]:
     if values.shape[0] != len(STANDARD_LEADS):
         raise RecordError("wrong_leads", f"{path}: feats must be [12, T], got {values.shape}")
     if not np.isfinite(values).all():
-        raise RecordError("nan", f"{path}: feats has {int((~np.isfinite(values)).sum())} non-finite")
-    numbers = {k: content[k].item() for k in ("idx", "patient_id") if np.size(content.get(k, ())) == 1}
+        raise RecordError(
+            "nan", f"{path}: feats has {int((~np.isfinite(values)).sum())} non-finite"
+        )
+    numbers = {
+        k: content[k].item() for k in ("idx", "patient_id") if np.size(content.get(k, ())) == 1
+    }
     label = content.get("label")
     return {
         "values_mv": values,

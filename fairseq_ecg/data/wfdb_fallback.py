@@ -8,9 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_ecg.data.record_file import RecordError, open_regular
+from fairseq_ecg.data.record_file import RecordError, open_regular, read_small_file
 from fairseq_ecg.data.wfdb_formats import BYTES_PER_SAMPLE, INVALID
-from fairseq_ecg.data.wfdb_header import WfdbHeader, checked_size, read_header, units_per_mv
+from fairseq_ecg.data.wfdb_header import (
+    MAX_HEADER_BYTES,
+    WfdbHeader,
+    checked_size,
+    read_header,
+    units_per_mv,
+)
 
 _COMPRESSED = ("508", "516", "524")
 _WIDE = {"8", "24", "32", "524"}
@@ -39,6 +45,7 @@ def read_with_wfdb(
     Raises:
         RecordError: If the sizes are implausible, or wfdb-python is absent or fails.
     """
+    _check_ascii(stem)
     held = _check_segments(stem, header) if header.segments else _check_files(stem, header)
     needed = header.n_leads * header.n_samples * 8
     if needed > max(_ALWAYS_ALLOWED_BYTES, _LARGEST_GROWTH * held):
@@ -76,17 +83,28 @@ def _convert(
             f"but wfdb returned {adu.shape}",
         )
     invalid = adu == np.array([INVALID.get(code, _NO_MARK) for code in record.fmt])
-    gains = zip(record.adc_gain, record.units, strict=True)
-    header = dataclasses.replace(
-        header,
-        leads=tuple(name or "" for name in record.sig_name),
-        gains=tuple(float(gain * units_per_mv(unit)) for gain, unit in gains),
-        baselines=tuple(int(baseline) for baseline in record.baseline),
-        formats=tuple(record.fmt),
-        units=tuple(record.units),
-    )
+    if header.segments:
+        gains = zip(record.adc_gain, record.units, strict=True)
+        header = dataclasses.replace(
+            header,
+            leads=tuple(name or "" for name in record.sig_name),
+            gains=tuple(float(gain * units_per_mv(unit)) for gain, unit in gains),
+            baselines=tuple(int(baseline) for baseline in record.baseline),
+            formats=tuple(record.fmt),
+            units=tuple(record.units),
+        )
     adu = adu.astype(np.int32 if _WIDE.intersection(record.fmt) else np.int16)
     return header, adu.T, invalid.T if invalid.any() else None
+
+
+def _check_ascii(stem: str) -> None:
+    """Refuse a header that wfdb, which drops all but ASCII, would read differently."""
+    lines = read_small_file(stem + ".hea", MAX_HEADER_BYTES).splitlines()
+    if not all(line.isascii() for line in lines if not line.lstrip().startswith(b"#")):
+        raise RecordError(
+            "unsupported_format",
+            f"{stem}.hea is of a kind that only wfdb reads, and must be ASCII for that",
+        )
 
 
 def _check_segments(stem: str, header: WfdbHeader) -> int:
@@ -103,6 +121,7 @@ def _check_segments(stem: str, header: WfdbHeader) -> int:
                 f"segment {name} of {stem}.hea must be a single segment of {n_samples} samples, "
                 f"but has {len(inner.segments)} segments and {inner.n_samples} samples",
             )
+        _check_ascii(part)
         held += _check_files(part, inner)
     return held
 

@@ -33,9 +33,9 @@ def stored_bytes(code: str, n_values: int) -> int:
 
 def _decode_212(stored: np.ndarray, n_values: int) -> np.ndarray:
     """Unpack pairs of 12-bit samples: low byte, both high nibbles, low byte."""
-    pairs = np.zeros((n_values + 1) // 2 * 3, dtype=np.uint8)
-    pairs[: stored.size] = stored
-    pairs = pairs.reshape(-1, 3)
+    padded = np.zeros((n_values + 1) // 2 * 3, dtype=np.uint8)
+    padded[: stored.size] = stored
+    pairs = padded.reshape(-1, 3)
     values = np.empty((len(pairs), 2), dtype=np.int16)
     nibbles = pairs[:, 1].astype(np.int16)
     # Each sample is put into the upper 12 bits first, so that the shift back extends its sign.

@@ -10,20 +10,24 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from fairseq_ecg.data.record_file import RecordError, open_regular, read_small_file
 from fairseq_ecg.data.wfdb_formats import BYTES_PER_SAMPLE, stored_bytes
 
 MAX_RECORD_BYTES = 4 << 30
-"""Largest signal file content that is read in one piece (12 leads of 47 hours at 1000 Hz)."""
+"""Largest signal file content that is read in one piece (12 leads of 2 days at 1000 Hz)."""
 
-_MAX_HEADER_BYTES = 4 << 20
+MAX_HEADER_BYTES = 4 << 20
+"""Largest header file that is read."""
+
 # The format allows 255; long lines would also make regular expressions slow.
 _MAX_LINE = 1024
+_MAX_LEADS = 1000
 _MAX_SEGMENTS = 10_000
 _DEFAULT_RATE_HZ = 250.0
 _DEFAULT_GAIN = 200.0
@@ -54,6 +58,8 @@ _GAIN = re.compile(
     re.ASCII,
 )
 _INTEGER = re.compile(r"[-+]?\d{1,18}", re.ASCII)
+# Python, and with it wfdb, would end a line at these, so that both readers saw different lines.
+_HIDDEN_LINE_BREAK = re.compile(rb"[\x0b\x0c\x1c-\x1e]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,13 @@ class WfdbHeader:
     checksums: tuple[int | None, ...]
     comments: tuple[str, ...]
     segments: tuple[tuple[str, int], ...] = ()
+
+
+# The fields with one item per lead, in the order in which a lead line is parsed.
+_LEAD_FIELDS = (
+    "leads", "gains", "baselines", "formats", "files", "byte_offsets", "samples_per_frame",
+    "skews", "units", "init_values", "checksums",
+)  # fmt: skip
 
 
 def read_header(path: str | Path) -> WfdbHeader:
@@ -184,7 +197,7 @@ def checked_size(header: WfdbHeader, file: str, actual: int) -> int:
 def _read(stem: str) -> WfdbHeader:
     """Parse one header file without following it to segments or signal files."""
     path = stem + ".hea"
-    content = read_small_file(path, _MAX_HEADER_BYTES)
+    content = read_small_file(path, MAX_HEADER_BYTES)
     try:
         return _parse(content)
     except RecordError as error:
@@ -205,19 +218,30 @@ def _parse(content: bytes) -> WfdbHeader:
                 f"the segments must add up to {n_samples} samples, but have {total}",
             )
         n_samples = total
-    elif len(lines) - 1 != n_leads:
+    elif len(lines) - 1 != n_leads or n_leads > _MAX_LEADS:
         raise RecordError(
-            "size_mismatch", f"declares {n_leads} leads, but describes {len(lines) - 1}"
+            "size_mismatch",
+            f"declares {n_leads} leads (at most {_MAX_LEADS} are read), "
+            f"and describes {len(lines) - 1}",
         )
     else:
         rows = [_parse_signal_line(line) for line in lines[1:]]
-    # A row has the fields from `leads` to `checksums` in the order of the class.
-    columns = tuple(zip(*rows, strict=True)) or ((),) * 11
-    return WfdbHeader(record, n_leads, rate_hz, n_samples, *columns, comments, segments)
+    columns: Iterable[Any] = zip(*rows, strict=True) if rows else [()] * len(_LEAD_FIELDS)
+    return WfdbHeader(
+        record=record,
+        n_leads=n_leads,
+        rate_hz=rate_hz,
+        n_samples=n_samples,
+        comments=comments,
+        segments=segments,
+        **dict(zip(_LEAD_FIELDS, columns, strict=True)),
+    )
 
 
 def _split_lines(content: bytes) -> tuple[list[str], tuple[str, ...]]:
     """Separate header lines, which must be UTF-8, from comments, which only should be."""
+    if _HIDDEN_LINE_BREAK.search(content):
+        raise RecordError("bad_header", "must not hold line breaks other than CR and LF")
     lines, comments = [], []
     for raw in content.removeprefix(b"\xef\xbb\xbf").splitlines():
         line = raw.strip()
@@ -228,13 +252,17 @@ def _split_lines(content: bytes) -> tuple[list[str], tuple[str, ...]]:
                 "bad_header", f"a line must not exceed {_MAX_LINE} bytes, but has {len(line)}"
             )
         elif line:
-            try:
-                lines.append(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise _bad("a line", "text in UTF-8", repr(line)) from error
+            lines.append(_decode(line))
     if not lines:
         raise RecordError("bad_header", "must begin with a record line, but has none")
     return lines, tuple(comments)
+
+
+def _decode(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _bad("a line", "text in UTF-8", repr(line)) from error
 
 
 def _parse_record_line(line: str) -> tuple[str, int | None, int, float, int]:
@@ -260,7 +288,11 @@ def _parse_record_line(line: str) -> tuple[str, int | None, int, float, int]:
 
 
 def _parse_signal_line(line: str) -> tuple:
-    """Parse `file format [gain [resolution zero init checksum block] [description]]`."""
+    """Parse `file format [gain [resolution zero init checksum block] [description]]`.
+
+    Returns:
+        The values of `_LEAD_FIELDS`.
+    """
     fields = line.split(None, 8)
     if len(fields) < 2:
         raise _bad("a lead line", "at least a file name and a format", line)

@@ -75,7 +75,8 @@ def read_raw(path: str | Path, header: WfdbHeader | None = None) -> RawRecord:
     stem = record_stem(path)
     header = header or read_header(stem)
     if _needs_wfdb(header):
-        return RawRecord(*read_with_wfdb(stem, header))
+        header, adu, invalid = read_with_wfdb(stem, header)
+        return RawRecord(header, adu, invalid)
     folder = os.path.dirname(stem)
     files = list(dict.fromkeys(header.files))
     if len(files) == 1:
@@ -104,11 +105,13 @@ def to_millivolts(raw: RawRecord) -> np.ndarray:
             f"record {header.record}: all leads must be in mV, uV, nV or V, "
             f"but some are in {', '.join(sorted(foreign))}; read them with read_raw",
         )
+    n_samples = raw.adu.shape[1]
     values = np.empty(raw.adu.shape, dtype=np.float32)
+    # With operands that float32 holds exactly, its division rounds the true quotient just once.
     exact = _float32_is_exact(raw)
     for row, (baseline, gain) in enumerate(zip(header.baselines, header.gains, strict=True)):
-        # With operands that float32 holds exactly, its division rounds the true quotient once.
-        lead = raw.adu[row].astype(np.float32 if exact else np.float64)
+        lead = values[row] if exact else np.empty(n_samples, dtype=np.float64)
+        lead[:] = raw.adu[row]
         if baseline:
             lead -= baseline
         np.divide(lead, lead.dtype.type(gain), out=values[row], casting="same_kind")
@@ -172,7 +175,7 @@ def _read_files(folder: str, files: list[str], header: WfdbHeader) -> RawRecord:
     """Read a record whose leads lie in several files."""
     shape = (header.n_leads, header.n_samples)
     blocks = [_read_file(folder, file, header) for file in files]
-    adu = np.empty(shape, dtype=np.result_type(*(block for block, _ in blocks)))
+    adu = np.empty(shape, dtype=np.result_type(*[block.dtype for block, _ in blocks]))
     invalid = None
     for file, (block, marked) in zip(files, blocks, strict=True):
         rows = [row for row, name in enumerate(header.files) if name == file]
@@ -204,7 +207,7 @@ def _read_file(folder: str, file: str, header: WfdbHeader) -> tuple[np.ndarray, 
             _check_v4(bytes(head), path, code, offset, n_values, header.n_samples)
         try:
             stored = np.empty(needed, dtype=np.uint8)
-            read_exactly(descriptor, memoryview(stored), path, offset)
+            read_exactly(descriptor, stored.data, path, offset)
             block = DECODERS[code](stored, n_values).reshape(header.n_samples, -1)
         except MemoryError as error:
             raise RecordError("too_large", f"{path} does not fit into memory") from error

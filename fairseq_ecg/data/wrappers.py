@@ -65,7 +65,9 @@ class SegmentPairs(_Wrapper):
     def __init__(self, dataset: BaseEcgDataset, groups: Sequence[Sequence[int]]) -> None:
         super().__init__(dataset)
         self.groups = groups
-        self.sizes = np.array([dataset.sizes[list(group)].sum() for group in groups], dtype=np.int64)
+        self.sizes = np.array(
+            [dataset.sizes[list(group)].sum() for group in groups], dtype=np.int64
+        )
 
     def __getitem__(self, index: int) -> list[dict[str, Any]]:
         """Return the segments of one group."""

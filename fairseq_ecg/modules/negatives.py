@@ -40,7 +40,7 @@ def sample_negatives(
         n_masked - 1, (batch, n_masked, n_negatives), device=device, generator=generator
     )
     own = torch.arange(n_masked, device=drawn.device)[None, :, None]
-    return drawn + (drawn >= own).long()
+    return drawn.add_(drawn >= own)
 
 
 def local_negatives(flat: Tensor, batch: int, n_masked: int) -> Tensor:

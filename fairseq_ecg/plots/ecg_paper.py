@@ -1,63 +1,37 @@
 """A recording on ECG paper: 25 mm per second, 10 mm per millivolt, true to scale when printed.
 
 Twelve leads stand in three rows of four, 2.5 s each and continuous in time as a recorder prints
-them, above a rhythm strip of lead II. Where the record is shorter than 10 s all columns show its
-beginning; of a longer one 10 s are shown. A recording of one or two leads gets whole strips.
+them, above a rhythm strip of lead II. Where the record is shorter than 9 s all columns show its
+beginning; of one longer than 10 s, 10 s are shown. One or two leads get whole strips.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fairseq_ecg.data.leads import STANDARD_LEADS, canonical_lead, to_standard
 from fairseq_ecg.data.signal import EcgSignal
 from fairseq_ecg.plots._files import save
+from fairseq_ecg.plots._page import MM_PER_MV, Panel, plan_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MM_PER_S = 25.0
-MM_PER_MV = 10.0
-
 Label = tuple[str, float, bool | None]
 
-_GRID = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
-_PAGE_S = 10.0
 _ROW_MM = 30.0
-_PULSE_MM = 12.0
-_MAX_STRIPS = 12
+# A trace may run into the row above or below, as on a recorder, but no further.
+_TALL_MM = 30.0
+_HEADROOM_MM, _FOOTROOM_MM = 10.0, 5.0
 _LEFT_MM, _RIGHT_MM, _TOP_MM, _BOTTOM_MM = 6.0, 6.0, 13.0, 9.0
 _TABLE_MM = 74.0
 _LABEL_ROW_MM = 5.0
-_MIN_PAPER_MM = 110.0
 _FINE, _COARSE, _INK, _GREY = "#f9dcdc", "#eeb0b0", "#161616", "#8a8a8a"
 _RIGHT_COLOUR, _WRONG_COLOUR = "#3b6ea5", "#c0392b"
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """One stretch of one lead: where it stands and what it shows (None: not recorded)."""
-
-    lead: str
-    row: int
-    left_mm: float
-    width_mm: float
-    values_mv: NDArray[np.float32] | None
-
-
-@dataclass(frozen=True)
-class _Page:
-    panels: list[_Panel]
-    n_rows: int
-    width_mm: float
-    caption: str
 
 
 def plot_ecg(
@@ -104,8 +78,8 @@ def draw_ecg(
         raise ValueError(
             f"start_s must lie in the record of {signal.duration_s:g} s, but is {start_s:g}"
         )
-    page = _plan(signal, start_s)
-    paper_mm = (page.width_mm, page.n_rows * _ROW_MM)
+    page = plan_page(signal, start_s)
+    paper_mm = (page.width_mm, page.n_rows * _ROW_MM + _HEADROOM_MM + _FOOTROOM_MM)
     side_mm = _TABLE_MM if labels else 0.0
     sheet_mm = (
         _LEFT_MM + paper_mm[0] + side_mm + _RIGHT_MM,
@@ -129,79 +103,8 @@ def draw_ecg(
     return figure
 
 
-def _plan(signal: EcgSignal, start_s: float) -> _Page:
-    known = {canonical_lead(name) for name in signal.leads} - {None}
-    if len(known) < 3:
-        return _plan_strips(signal, start_s)
-    return _plan_grid(signal, start_s)
-
-
-def _plan_grid(signal: EcgSignal, start_s: float) -> _Page:
-    standard, present = to_standard(signal)
-    rows = dict(zip(STANDARD_LEADS, standard.values_mv, strict=True))
-    recorded = {lead for lead, here in zip(STANDARD_LEADS, present, strict=True) if here}
-    shown_s = min(_PAGE_S, signal.duration_s - start_s)
-    continuous = shown_s > _PAGE_S - 1 / signal.rate_hz
-    column_s = _PAGE_S / 4 if continuous else min(_PAGE_S / 4, shown_s)
-    panels = []
-    for row, leads in enumerate(_GRID):
-        for column, lead in enumerate(leads):
-            begin_s = start_s + (column * column_s if continuous else 0.0)
-            values = _cut(rows[lead], signal.rate_hz, begin_s, column_s)
-            left_mm = _PULSE_MM + column * column_s * MM_PER_S
-            shown = values if lead in recorded else None
-            panels.append(_Panel(lead, row, left_mm, column_s * MM_PER_S, shown))
-    strip = "II" if "II" in recorded else next(le for le in STANDARD_LEADS if le in recorded)
-    values = _cut(rows[strip], signal.rate_hz, start_s, shown_s)
-    panels.append(_Panel(strip, len(_GRID), _PULSE_MM, shown_s * MM_PER_S, values))
-    width_mm = _PULSE_MM + max(4 * column_s, shown_s) * MM_PER_S
-    note = "" if continuous else f"   columns: first {column_s:g} s each"
-    return _Page(
-        panels, len(_GRID) + 1, _whole(width_mm), _caption(signal, start_s, shown_s) + note
-    )
-
-
-def _plan_strips(signal: EcgSignal, start_s: float) -> _Page:
-    """Give each lead whole strips, and a record of few leads several, one after the other."""
-    n_leads = min(signal.n_leads, _MAX_STRIPS)
-    left_s = signal.duration_s - start_s
-    n_strips = min(max(1, 4 // n_leads), int(np.ceil(left_s / _PAGE_S)))
-    width_s = min(_PAGE_S, left_s)
-    panels = []
-    for strip in range(n_strips):
-        for index in range(n_leads):
-            begin_s = start_s + strip * _PAGE_S
-            values = _cut(signal.values_mv[index], signal.rate_hz, begin_s, width_s)
-            width_mm = len(values) / signal.rate_hz * MM_PER_S
-            row = strip * n_leads + index
-            panels.append(_Panel(signal.leads[index], row, _PULSE_MM, width_mm, values))
-    shown_s = min(left_s, n_strips * _PAGE_S)
-    caption = _caption(signal, start_s, shown_s)
-    if signal.n_leads > n_leads:
-        caption += f"   {signal.n_leads - n_leads} more leads not shown"
-    return _Page(panels, len(panels), _whole(_PULSE_MM + width_s * MM_PER_S), caption)
-
-
-def _cut(
-    values: NDArray[np.float32], rate_hz: float, begin_s: float, length_s: float
-) -> NDArray[np.float32]:
-    start = round(begin_s * rate_hz)
-    # One sample more than the stretch is long, so that neighbouring stretches touch.
-    return values[start : start + round(length_s * rate_hz) + 1]
-
-
-def _caption(signal: EcgSignal, start_s: float, shown_s: float) -> str:
-    part = f"{start_s:g} to {start_s + shown_s:.4g} s of {signal.duration_s:.4g} s"
-    return f"{MM_PER_S:g} mm/s   {MM_PER_MV:g} mm/mV   {signal.rate_hz:g} Hz   {part}"
-
-
-def _whole(width_mm: float) -> float:
-    """Round up to whole grid squares of 5 mm, and to a sheet that has room for the caption."""
-    return float(max(np.ceil((width_mm + 2) / 5) * 5, _MIN_PAPER_MM))
-
-
 def _baseline(row: int, n_rows: int) -> float:
-    return (n_rows - row - 0.5) * _ROW_MM
+    return (n_rows - row - 0.5) * _ROW_MM + _FOOTROOM_MM
 
 
 def _axes_in_mm(
@@ -242,9 +145,36 @@ def _draw_pulse(axes: Axes, baseline_mm: float) -> None:
     axes.plot(x, baseline_mm + y, color=_INK, linewidth=0.7, gid="pulse")
 
 
-def _draw_panel(axes: Axes, panel: _Panel, baseline_mm: float) -> None:
+def _draw_panel(axes: Axes, panel: Panel, baseline_mm: float) -> None:
     from matplotlib.patches import Rectangle
 
+    below_mm, above_mm = _space(axes, baseline_mm)
+    _draw_name(axes, panel, baseline_mm, _remark(panel, below_mm, above_mm))
+    values = panel.values_mv
+    if values is None or not np.isfinite(values).any():
+        return
+    finite = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
+    (line,) = axes.plot(
+        panel.left_mm + panel.x_mm,
+        baseline_mm + (finite - np.nanmedian(finite)) * MM_PER_MV,
+        color=_INK,
+        linewidth=0.75,
+        solid_joinstyle="round",
+        gid=f"lead {panel.lead}",
+    )
+    corner = (panel.left_mm, baseline_mm - below_mm)
+    window = Rectangle(corner, panel.width_mm, below_mm + above_mm, transform=axes.transData)
+    line.set_clip_path(window)
+
+
+def _space(axes: Axes, baseline_mm: float) -> tuple[float, float]:
+    """Return how far a trace may go down and up from its line, at most to the paper's edge."""
+    return min(_TALL_MM, baseline_mm), min(_TALL_MM, axes.get_ylim()[1] - baseline_mm)
+
+
+def _draw_name(axes: Axes, panel: Panel, baseline_mm: float, remark: str) -> None:
+    """Write the lead's name where its trace begins, under the trace and over the grid."""
+    box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
     axes.text(
         panel.left_mm + 1.0,
         baseline_mm + 10.2,
@@ -252,56 +182,33 @@ def _draw_panel(axes: Axes, panel: _Panel, baseline_mm: float) -> None:
         fontsize=8,
         fontweight="bold",
         color=_INK,
-        zorder=4,
-        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6},
+        zorder=1.5,
+        bbox=box,
     )
     axes.plot([panel.left_mm] * 2, [baseline_mm + 9.5, baseline_mm + 13], color=_INK, linewidth=0.6)
-    middle = panel.left_mm + panel.width_mm / 2
-    remark = _remark(panel.values_mv)
     if remark:
         axes.text(
-            middle,
-            baseline_mm + 2.0,
+            panel.left_mm + 1.0,
+            baseline_mm + 6.6,
             remark,
-            fontsize=7.5,
+            fontsize=7,
             color=_GREY,
-            ha="center",
             style="italic",
-            zorder=4,
+            zorder=1.5,
+            bbox=box,
         )
-    if panel.values_mv is None or not np.isfinite(panel.values_mv).any():
-        return
-    finite = np.where(np.isfinite(panel.values_mv), panel.values_mv, np.nan)
-    values = finite - np.nanmedian(finite)
-    x = panel.left_mm + np.linspace(0, panel.width_mm, len(values))
-    (line,) = axes.plot(
-        x,
-        baseline_mm + values * MM_PER_MV,
-        color=_INK,
-        linewidth=0.75,
-        solid_joinstyle="round",
-        gid=f"lead {panel.lead}",
-    )
-    window = Rectangle(
-        (panel.left_mm, baseline_mm - _ROW_MM * 0.75),
-        panel.width_mm,
-        _ROW_MM * 1.5,
-        transform=axes.transData,
-    )
-    line.set_clip_path(window)
 
 
-def _remark(values_mv: NDArray[np.float32] | None) -> str:
-    if values_mv is None:
+def _remark(panel: Panel, below_mm: float, above_mm: float) -> str:
+    if panel.values_mv is None:
         return "not recorded"
-    finite = values_mv[np.isfinite(values_mv)]
+    finite = panel.values_mv[np.isfinite(panel.values_mv)].astype(np.float64)
     if not finite.size:
         return "no valid sample"
     if np.ptp(finite) == 0:
         return "flat"
-    if np.abs(finite - np.median(finite)).max() * MM_PER_MV > _ROW_MM * 0.75:
-        return "off scale"
-    return ""
+    heights = (finite - np.median(finite)) * MM_PER_MV
+    return "off scale" if heights.max() > above_mm or heights.min() < -below_mm else ""
 
 
 def _draw_table(axes: Axes, labels: Sequence[Label], height_mm: float) -> None:

@@ -49,7 +49,9 @@ class EcgTaskConfig(FairseqDataclass):
     )
     segment_s: Optional[float] = field(
         default=None,
-        metadata={"help": "cut recordings into windows of this many seconds; null: keep them whole"},
+        metadata={
+            "help": "cut recordings into windows of this many seconds; null: keep them whole"
+        },
     )
     enable_padding: bool = field(
         default=True,
@@ -71,7 +73,8 @@ class EcgTaskConfig(FairseqDataclass):
         default=None, metadata={"help": "text file with the mean of each of the 12 leads, in mV"}
     )
     std_path: Optional[str] = field(
-        default=None, metadata={"help": "text file with the deviation of each of the 12 leads, in mV"}
+        default=None,
+        metadata={"help": "text file with the deviation of each of the 12 leads, in mV"},
     )
     perturbation_mode: Any = field(
         default=None, metadata={"help": "list of perturbations of training segments, in this order"}

@@ -49,6 +49,9 @@ class ConditionalLeadMask:
         if rng.random() >= self.p:
             return signal
         is_limb = np.array([lead in _LIMB_LEADS for lead in signal.leads])
-        for rows, count in ((np.flatnonzero(is_limb), self.limb), (np.flatnonzero(~is_limb), self.chest)):
+        for rows, count in (
+            (np.flatnonzero(is_limb), self.limb),
+            (np.flatnonzero(~is_limb), self.chest),
+        ):
             signal.values_mv[rng.permutation(rows)[:count]] = 0.0
         return signal

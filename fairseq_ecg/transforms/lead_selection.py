@@ -30,7 +30,9 @@ class SelectLeads:
             ValueError: If the signal does not have the twelve standard leads in order.
         """
         if signal.leads != STANDARD_LEADS:
-            raise ValueError(f"leads are chosen from the standard twelve, but here are {signal.leads}")
+            raise ValueError(
+                f"leads are chosen from the standard twelve, but here are {signal.leads}"
+            )
         if self.pad:
             silent = [row for row in range(len(STANDARD_LEADS)) if row not in self.rows]
             signal.values_mv[silent] = 0.0

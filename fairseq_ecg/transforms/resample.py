@@ -53,8 +53,6 @@ def resample(values: np.ndarray, rate_hz: float, target_hz: float) -> np.ndarray
             f"sample at {target_hz} Hz"
         )
     up, down = _ratio(rate_hz, target_hz)
-    if up == down:
-        return values
     # Measured from its first sample, a constant lead is zero and stays exactly what it is.
     start = values[:, :1]
     resampled = resample_poly(
@@ -98,7 +96,7 @@ def _ratio(rate_hz: float, target_hz: float) -> tuple[int, int]:
             f"the rates must not differ by more than a factor of {_LARGEST_RATIO}, "
             f"but are {rate_hz} and {target_hz} Hz"
         )
-    ratio = exact.limit_denominator(int(_LARGEST_TERM / max(1, exact)))
+    ratio = exact.limit_denominator(int(_LARGEST_TERM / max(Fraction(1), exact)))
     return ratio.numerator, ratio.denominator
 
 

@@ -1,0 +1,298 @@
+"""Reading checkpoints, ours and foreign ones, and making models of them.
+
+Nothing in a checkpoint is ever executed: files are read with ``weights_only=True`` and a list of
+harmless classes, and there is no other way in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import fairseq.models
+import torch
+from fairseq.models import MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY, BaseFairseqModel
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor, nn
+from torch.serialization import get_unsafe_globals_in_checkpoint
+
+from fairseq_ecg import interop
+from fairseq_ecg.engine import safe_globals
+from fairseq_ecg.modules.layer_spec import parse_layers
+
+FORMAT = "fairseq_ecg"
+CONTRACT_KEYS = (
+    "rate_hz",
+    "leads",
+    "unit",
+    "normalize",
+    "filter",
+    "segment_s",
+    "labels",
+    "source_format",
+)
+
+
+class CheckpointError(ValueError):
+    """A file is no checkpoint that can be read, or its content does not fit."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in our own terms, wherever it came from.
+
+    Args:
+        path: The file it was read from.
+        model_name: Registered name of the model.
+        model_cfg: Configuration of the model, plain values.
+        task_cfg: Configuration of the task it was trained with, plain values; may be empty.
+        state: State dict with today's keys, on the CPU.
+        contract: What the network expects of its input: ``rate_hz``, ``leads``, ``unit``,
+            ``normalize``, ``filter``, ``segment_s``, ``labels``, ``source_format``, each None where
+            unknown, and perhaps more.
+        format: Which layout the file had, ``"fairseq_ecg"`` or ``"fairseq_signals"``.
+    """
+
+    path: str
+    model_name: str
+    model_cfg: dict[str, Any]
+    task_cfg: dict[str, Any]
+    state: dict[str, Tensor]
+    contract: dict[str, Any]
+    format: str
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of this package or of fairseq-signals.
+
+    Args:
+        path: A file written by ``torch.save``.
+
+    Raises:
+        CheckpointError: If the file is absent, damaged or foreign, holds objects that only running
+            code could restore, or names a model or layers that are not known.
+    """
+    raw = _load(str(path))
+    _check_layout(path, raw)
+    parts = _ours(raw) or _converted(path, raw)
+    checkpoint = Checkpoint(path=str(path), **parts)
+    _check_model(checkpoint)
+    return checkpoint
+
+
+def build_model(checkpoint: Checkpoint, **overrides: Any) -> BaseFairseqModel:
+    """Build the model of a checkpoint and load its weights.
+
+    Args:
+        checkpoint: What ``read_checkpoint`` returned.
+        **overrides: Keys of the model's configuration to replace, e.g. ``dropout=0.0``.
+
+    Returns:
+        The model, on the CPU, in training mode.
+
+    Raises:
+        CheckpointError: If a key is unknown, a value does not fit, or the weights do not match.
+    """
+    _register_models()
+    model_class = MODEL_REGISTRY[checkpoint.model_name]
+    known = {field.name for field in fields(MODEL_DATACLASS_REGISTRY[checkpoint.model_name])}
+    for key in overrides:
+        if key not in known:
+            raise CheckpointError(
+                f"{checkpoint.model_name} has no key {key!r}{_near(key, known)}; it cannot be "
+                "overridden"
+            )
+    cfg = checkpoint.model_cfg
+    if hasattr(model_class, "config_from_checkpoint"):
+        cfg = model_class.config_from_checkpoint(cfg, checkpoint.state)
+    cfg = {key: value for key, value in cfg.items() if key in known} | overrides
+    try:
+        model = fairseq.models.build_model(
+            OmegaConf.create({**cfg, "_name": checkpoint.model_name}), None
+        )
+    except (ValueError, OmegaConfBaseException) as error:
+        raise CheckpointError(f"{checkpoint.path}: its model cannot be built: {error}") from error
+    load_weights(model, checkpoint.state, checkpoint.path)
+    return model
+
+
+def load_pretrained(path: str | Path) -> tuple[BaseFairseqModel, dict[str, Any]]:
+    """Open a checkpoint for use.
+
+    Args:
+        path: A checkpoint of this package or of fairseq-signals.
+
+    Returns:
+        The model in evaluation mode, on the CPU, and its input contract.
+
+    Raises:
+        CheckpointError: As ``read_checkpoint`` and ``build_model``.
+    """
+    checkpoint = read_checkpoint(path)
+    return build_model(checkpoint).eval(), checkpoint.contract
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
+    """Load a state dict whose keys and shapes must all fit.
+
+    Args:
+        model: The model to fill.
+        state: Its parameters and buffers.
+        path: Where they are from, for the message.
+
+    Raises:
+        CheckpointError: Naming missing and unexpected keys, or those of another shape.
+    """
+    expected = model.state_dict()
+    missing = [key for key in expected if key not in state]
+    unexpected = [key for key in state if key not in expected]
+    reshaped = [
+        f"{key} {list(state[key].shape)} instead of {list(expected[key].shape)}"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
+    ]
+    faults = [
+        f"{len(names)} {fault} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for fault, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", reshaped),
+        )
+        if names
+    ]
+    if faults:
+        raise CheckpointError(
+            f"{path}: the weights do not fit {type(model).__name__}: {'; '.join(faults)}"
+        )
+    model.load_state_dict(state)
+
+
+@contextmanager
+def _only_harmless_classes(path: str) -> Iterator[None]:
+    """Allow plain values, and inert stand-ins for foreign classes that a converter knows."""
+    with torch.serialization.safe_globals(safe_globals()):
+        names = get_unsafe_globals_in_checkpoint(path)
+    known = [pair for converter in interop.CONVERTERS for pair in converter.stand_ins(names)]
+    refused = sorted(set(names) - {name for _, name in known})
+    if refused:
+        raise CheckpointError(
+            f"{path} holds objects of {', '.join(refused)}, which only running code could restore. "
+            "Nothing was executed. If you trust its author, let them save plain values and tensors"
+        )
+    with torch.serialization.safe_globals([*safe_globals(), *known]):
+        yield
+
+
+def _load(path: str) -> Any:
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: there is no such checkpoint file; check the path")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(
+            f"{path} is truncated or was not written by torch.save (it is no whole zip archive). "
+            "Nothing in it was executed; fetch it again or use an older checkpoint"
+        )
+    try:
+        _check_sums(path)
+        with _only_harmless_classes(path):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged file can fail in any way
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"{path} is damaged or was not written by torch.save ({first_line}). Nothing in it was "
+            "executed; fetch it again or use an older checkpoint"
+        ) from error
+
+
+def _check_sums(path: str) -> None:
+    """Compare the archive's checksums with its content, which ``torch.load`` does not."""
+    with zipfile.ZipFile(path) as archive:
+        member = archive.testzip()
+    if member is not None:
+        raise CheckpointError(
+            f"{path} is damaged: {member} differs from its checksum; fetch the file again or use "
+            "an older checkpoint"
+        )
+
+
+def _check_layout(path: str | Path, raw: Any) -> None:
+    """Check the parts that every known layout has, and make the configuration plain."""
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{path} holds a {type(raw).__name__}, not a checkpoint")
+    if OmegaConf.is_config(raw.get("cfg")):
+        raw["cfg"] = OmegaConf.to_container(raw["cfg"], resolve=False)
+    cfg, state = raw.get("cfg"), raw.get("model")
+    for name, part in (("model", state), ("cfg", cfg)):
+        if not isinstance(part, dict):
+            found = ", ".join(sorted(map(str, raw))[:8]) or "nothing"
+            raise CheckpointError(
+                f"{path} is no checkpoint of a model: it has no {name!r} (found: {found})"
+            )
+    if not isinstance(cfg.get("model"), dict):
+        raise CheckpointError(f"{path} is no checkpoint of a model: its cfg has no model section")
+    if not all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items()):
+        raise CheckpointError(f"{path}: its 'model' is not a dictionary of tensors")
+
+
+def _ours(raw: Mapping[str, Any]) -> dict[str, Any] | None:
+    task_state = raw.get("task_state") or {}
+    contract = task_state.get("input_contract")
+    return _parts(raw, contract) if isinstance(contract, dict) else None
+
+
+def _converted(path: str | Path, raw: Mapping[str, Any]) -> dict[str, Any]:
+    for converter in interop.CONVERTERS:
+        try:
+            parts = converter.convert(raw)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: its configuration is not usable: {error}") from error
+        if parts is not None:
+            return parts
+    return _parts(raw, {})
+
+
+def _parts(raw: Mapping[str, Any], contract: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "model_name": raw["cfg"]["model"].get("_name"),
+        "model_cfg": dict(raw["cfg"]["model"]),
+        "task_cfg": dict(raw["cfg"].get("task") or {}),
+        "state": dict(raw["model"]),
+        "contract": {**dict.fromkeys(CONTRACT_KEYS), "source_format": FORMAT, **contract},
+        "format": FORMAT,
+    }
+
+
+def _register_models() -> None:
+    # Not at the top: models read checkpoints themselves.
+    import fairseq_ecg.models  # noqa: F401
+
+
+def _check_model(checkpoint: Checkpoint) -> None:
+    _register_models()
+    name = checkpoint.model_name
+    ours = {n for n, model in MODEL_REGISTRY.items() if model.__module__.startswith("fairseq_ecg.")}
+    if name not in ours:
+        raise CheckpointError(
+            f"{checkpoint.path}: its model {name!r} is not known{_near(str(name), ours)}; "
+            f"known models: {', '.join(sorted(ours))}"
+        )
+    layers = checkpoint.model_cfg.get("conv_feature_layers")
+    if layers is not None:
+        try:
+            parse_layers(layers)
+        except ValueError as error:
+            raise CheckpointError(
+                f"{checkpoint.path}: conv_feature_layers: {error}. Nothing was executed"
+            ) from error
+
+
+def _near(name: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=2)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""

@@ -1,0 +1,201 @@
+"""``fairseq-ecg manifest``: a folder of recordings -> a store and manifests."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from fairseq_ecg.corpora._base import SPLITS, available_corpora
+from fairseq_ecg.corpora._build import SUMMARY_FILE, ManifestReport, build_manifest
+from fairseq_ecg.data.builder import LEDGER_FILE
+from fairseq_ecg.data.ingest import DUPLICATE_POLICIES, FLAT_LEAD_POLICIES, BuildOptions
+from fairseq_ecg.data.leads import STANDARD_LEADS, parse_leads
+from fairseq_ecg.data.ledger import EXCLUDED, KEPT, REASONS
+from fairseq_ecg.data.store import DTYPES
+
+__all__ = ["add_parser", "build_manifest", "run"]
+
+_EPILOG = (
+    "A stopped build goes on when the same command is given again. Records that are left out, or "
+    f"kept with a remark, are in DEST/{LEDGER_FILE}."
+)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the verb to the command, with one sub-command per corpus and its own options.
+
+    Args:
+        subparsers: Where to add it.
+    """
+    parser = subparsers.add_parser(
+        "manifest", help="build a store and manifests from a folder of recordings", epilog=_EPILOG
+    )
+    parser.set_defaults(run=run)
+    corpora = parser.add_subparsers(dest="corpus", required=True, metavar="CORPUS")
+    for name, corpus in available_corpora().items():
+        text = (corpus.__doc__ or name).strip().splitlines()[0]
+        child = corpora.add_parser(name, help=text, description=text, epilog=_EPILOG)
+        _add_common(child)
+        group = child.add_argument_group(f"options of {name}")
+        for field in dataclasses.fields(corpus):
+            group.add_argument(
+                _flag(field.name),
+                type=type(field.default),
+                default=field.default,
+                choices=field.metadata["choices"],
+                help=f"{field.metadata['description']} (default: {_show(field.default)})",
+            )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build and print a summary.
+
+    Args:
+        args: What the parser of ``add_parser`` returns.
+
+    Returns:
+        0; errors are raised as ``ValueError``.
+    """
+    corpus = available_corpora()[args.corpus]
+    report = build_manifest(
+        args.corpus,
+        args.folder,
+        args.dest,
+        workers=args.workers,
+        overwrite=args.overwrite,
+        progress=sys.stderr.isatty() if args.progress is None else args.progress,
+        corpus_options={
+            field.name: getattr(args, field.name) for field in dataclasses.fields(corpus)
+        },
+        **_given(rate_hz=args.rate, duplicates=args.duplicates),
+        dtype=args.dtype,
+        leads=tuple(STANDARD_LEADS[row] for row in parse_leads(args.leads)),
+        lead_map=tuple(args.lead_map),
+        min_seconds=args.min_seconds,
+        max_seconds=args.max_seconds,
+        flat_leads=args.flat_leads,
+    )
+    print(format_report(report))
+    return 0
+
+
+def format_report(report: ManifestReport) -> str:
+    """Return the summary of a build as text.
+
+    Args:
+        report: Its result.
+    """
+    summary = report.summary
+    splits = summary["splits"]
+    lines = [
+        f"{summary['corpus']}: {summary['records_kept']} of {summary['records_listed']} records of "
+        f"{summary['patients']} patients, {summary['hours']:.1f} h at {summary['rate_hz']:g} Hz"
+        + (" (was finished already)" if report.was_finished else ""),
+        "",
+    ]
+    rows = [["", "classes", *SPLITS, "without label"]]
+    rows.append(["records", "", *(splits[split]["records"] for split in SPLITS), ""])
+    rows.append(["patients", "", *(splits[split]["patients"] for split in SPLITS), ""])
+    for name, facts in summary["label_sets"].items():
+        counts = [facts["splits"][split] for split in SPLITS]
+        rows.append([name, facts["classes"], *counts, facts["records_without_label"]])
+    lines += _align(rows)
+    for action, title in ((EXCLUDED, "left out"), (KEPT, "kept, with a remark")):
+        counts = summary["ledger"].get(action, {})
+        if counts:
+            lines += ["", f"{title}:"]
+            lines += _align([[reason, n, REASONS.get(reason, "")] for reason, n in counts.items()])
+    lines += ["", f"details: {report.dest / LEDGER_FILE}, {report.dest / SUMMARY_FILE}"]
+    return "\n".join(lines)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    defaults = BuildOptions()
+    add = parser.add_argument
+    add("folder", type=Path, help="folder of the recordings, as distributed")
+    add("--dest", type=Path, required=True, help="folder to write to")
+    add("--rate", type=float, help="rate of the store in Hz (default: that of the recordings)")
+    add("--workers", type=int, default=_usable_cpus(), help="processes (all: %(default)s)")
+    add("--overwrite", action="store_true", help="discard what an earlier build left in DEST")
+    add("--dtype", choices=tuple(DTYPES), default=defaults.dtype, help="of the store (int16)")
+    add("--leads", default=None, help="leads of the store, such as I,II (default: all twelve)")
+    add(
+        "--lead-map",
+        type=_parse_pair,
+        action="append",
+        default=[],
+        metavar="NAME=LEAD",
+        help="take a lead of another name for a standard one, such as MLII=II; can be repeated",
+    )
+    add("--min-seconds", type=float, default=defaults.min_seconds, help="leave out shorter (1)")
+    add(
+        "--max-seconds",
+        type=float,
+        default=defaults.max_seconds,
+        help="leave out longer; more in proportion where file and store have under 12 leads (3600)",
+    )
+    add(
+        "--flat-leads",
+        choices=FLAT_LEAD_POLICIES,
+        default=defaults.flat_leads,
+        help="records with constant leads (%(default)s)",
+    )
+    add(
+        "--duplicates",
+        choices=DUPLICATE_POLICIES,
+        help="records with the samples of another: one_split takes them out of the manifests if "
+        "the other is in another split (default, except for official splits), keep, exclude",
+    )
+    add(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="show a progress bar (on a terminal by default)",
+    )
+
+
+def _parse_pair(text: str) -> tuple[str, str]:
+    name, equals, lead = text.partition("=")
+    if not equals or not name.strip():
+        raise argparse.ArgumentTypeError(f"must be NAME=LEAD, such as MLII=II, but is {text!r}")
+    try:
+        rows = parse_leads(lead)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if len(rows) != 1:
+        raise argparse.ArgumentTypeError(f"must name one lead after '=', but is {text!r}")
+    return name.strip(), STANDARD_LEADS[rows[0]]
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _show(default: Any) -> str:
+    return "none" if default == "" else str(default)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _align(rows: list[list[Any]]) -> list[str]:
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in texts) for i in range(len(texts[0]))]
+    return [
+        "  "
+        + "  ".join(
+            cell.rjust(width) if cell.isdecimal() or row is texts[0] else cell.ljust(width)
+            for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in texts
+    ]

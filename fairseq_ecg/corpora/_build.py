@@ -1,0 +1,193 @@
+"""A folder of recordings -> a store, a ledger, a summary and manifests, in one call."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fairseq_ecg.corpora._base import SPLITS, Corpus, CorpusError, LabelSet, get_corpus
+from fairseq_ecg.data.atomic import remove_temporary_files, write_json
+from fairseq_ecg.data.builder import STORE_FOLDER, BuildReport, build_store
+from fairseq_ecg.data.ingest import BuildOptions
+from fairseq_ecg.data.ledger import LedgerRow, count_reasons
+from fairseq_ecg.data.manifest import LABELS_FILE, join_labels, write_classes, write_manifest
+from fairseq_ecg.data.store import Store
+
+SUMMARY_FILE = "summary.json"
+
+
+@dataclass(frozen=True)
+class ManifestReport:
+    """What ``build_manifest`` made.
+
+    Attributes:
+        dest: The folder written to.
+        store: The store, opened.
+        ledger: All remarks on records.
+        summary: Content of ``summary.json``.
+        was_finished: True if the store was there already.
+    """
+
+    dest: Path
+    store: Store
+    ledger: list[LedgerRow]
+    summary: dict[str, Any]
+    was_finished: bool
+
+
+def build_manifest(
+    corpus: str | Corpus,
+    root: str | Path,
+    dest: str | Path,
+    *,
+    workers: int = 1,
+    executor: Executor | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+    corpus_options: dict[str, Any] | None = None,
+    **options: Any,
+) -> ManifestReport:
+    """Build the store and the manifests of a corpus; a build that was stopped goes on.
+
+    Written to ``dest``: ``store/``, ``ledger.csv``, ``summary.json``, ``train.tsv``, ``valid.tsv``
+    and ``test.tsv`` with all records kept, and for each label set a folder with three such
+    manifests and ``labels.txt``.
+
+    Args:
+        corpus: Name of a corpus (``available_corpora``), or a corpus.
+        root: Folder of the recordings.
+        dest: Folder to write to.
+        workers: Processes.
+        executor: An executor to use in place of our own processes.
+        overwrite: Discard an earlier build in ``dest``.
+        progress: Show a progress bar.
+        corpus_options: Options of the corpus, if it is given by name.
+        **options: Fields of ``BuildOptions``: ``rate_hz``, ``leads``, ``flat_leads``, ...; what is
+            not given is as ``Corpus.build_defaults`` says.
+
+    Returns:
+        Store, ledger and summary.
+
+    Raises:
+        ValueError: ``CorpusError``, ``BuildError`` or ``StoreError``: a folder is missing or is not
+            this corpus, ``dest`` cannot be used, or an option is wrong.
+    """
+    if isinstance(corpus, str):
+        corpus = get_corpus(corpus, **(corpus_options or {}))
+    root, dest = Path(root).expanduser(), Path(dest).expanduser()
+    if not root.is_dir():
+        raise CorpusError(f"the folder of recordings {root} does not exist")
+    build_options = BuildOptions(**(corpus.build_defaults() | options))
+    label_sets = corpus.label_sets(root)
+    for label_set in label_sets.values():
+        join_labels(label_set.names)  # what no manifest can hold is refused before the work
+    entries = corpus.entries(root)
+    if overwrite:
+        _remove_outputs(dest)
+    report = build_store(
+        entries,
+        root,
+        dest,
+        build_options,
+        corpus=corpus.name,
+        workers=workers,
+        executor=executor,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    summary = _write_outputs(report, corpus, label_sets, dest)
+    return ManifestReport(dest, report.store, report.ledger, summary, report.was_finished)
+
+
+def _remove_outputs(dest: Path) -> None:
+    """Remove the manifests of an earlier build, which may have had other label sets."""
+    try:
+        names = json.loads((dest / SUMMARY_FILE).read_text(encoding="utf-8"))["label_sets"]
+    except (OSError, ValueError, KeyError, TypeError):
+        names = []
+    files = [f"{split}.tsv" for split in SPLITS]
+    for name in names:
+        folder = dest / Path(name).name
+        for file in (*files, LABELS_FILE):
+            (folder / file).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    for file in (*files, SUMMARY_FILE):
+        (dest / file).unlink(missing_ok=True)
+
+
+def _write_outputs(
+    report: BuildReport, corpus: Corpus, label_sets: dict[str, LabelSet], dest: Path
+) -> dict[str, Any]:
+    index = report.store.index
+    records = index["record"].tolist()
+    lengths = index["n_samples"].tolist()
+    splits = index["split"].tolist()
+    codes = [None if found is None else list(found) for found in index["codes"]]
+    for split in SPLITS:
+        chosen = zip(records, lengths, splits, strict=True)
+        rows = [(record, n) for record, n, found in chosen if found == split]
+        write_manifest(dest / f"{split}.tsv", STORE_FOLDER, rows)
+    described = {
+        name: _write_label_set(dest / name, label_set, records, lengths, splits, codes)
+        for name, label_set in label_sets.items()
+    }
+    summary = {
+        "corpus": corpus.name,
+        "corpus_options": dataclasses.asdict(corpus),
+        "rate_hz": report.store.rate_hz,
+        "records_listed": report.n_entries,
+        "records_kept": len(report.store),
+        "patients": int(index["patient"].nunique()),
+        "hours": round(sum(lengths) / report.store.rate_hz / 3600, 4),
+        "splits": {
+            split: {
+                "records": splits.count(split),
+                "patients": int(index["patient"][index["split"] == split].nunique()),
+            }
+            for split in SPLITS
+        },
+        "label_sets": described,
+        "ledger": count_reasons(report.ledger),
+    }
+    write_json(dest / SUMMARY_FILE, summary)
+    return summary
+
+
+def _write_label_set(
+    folder: Path,
+    label_set: LabelSet,
+    records: Sequence[str],
+    lengths: Sequence[int],
+    splits: Sequence[str],
+    codes: Sequence[list[str] | None],
+) -> dict[str, Any]:
+    names = [label_set.apply(found) for found in codes]
+    result: dict[str, Any] = {"classes": len(label_set.names), "splits": {}, "split_counts": {}}
+    remove_temporary_files(folder)
+    write_classes(folder / LABELS_FILE, label_set.names)
+    for split in SPLITS:
+        rows = [
+            (record, length, join_labels(found))
+            for record, length, where, found in zip(records, lengths, splits, names, strict=True)
+            if where == split and found is not None
+        ]
+        write_manifest(folder / f"{split}.tsv", f"../{STORE_FOLDER}", rows)
+        result["splits"][split] = len(rows)
+        inside = (found for where, found in zip(splits, names, strict=True) if where == split)
+        result["split_counts"][split] = _count(inside, label_set)
+    result["records_without_label"] = sum(found is None for found in names)
+    result["counts"] = _count(names, label_set)
+    return result
+
+
+def _count(names: Iterable[list[str] | None], label_set: LabelSet) -> dict[str, int]:
+    counts = Counter(name for found in names for name in found or ())
+    return {name: counts[name] for name in label_set.names}

@@ -1,0 +1,44 @@
+"""Padded samples make padded frames."""
+
+import pytest
+import torch
+
+from fairseq_ecg.modules.conv_features import ConvFeatures
+from fairseq_ecg.modules.padding import frame_padding
+
+STACK = ConvFeatures([(4, 2, 2)] * 4, in_channels=12)
+
+
+def _padded(*counts, n_samples=2500):
+    return torch.arange(n_samples) >= n_samples - torch.tensor(counts)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("samples", "frames"), [(2500, 156), (5000, 312), (16, 1), (31, 1), (32, 2), (15, 0), (0, 0)]
+)
+def test_frames_follow_the_convolutions(samples, frames):
+    assert STACK.output_length(samples) == frames
+    if frames:
+        assert STACK(torch.randn(1, 12, samples)).shape[2] == frames
+
+
+def test_a_frame_is_padded_if_any_of_its_samples_is():
+    found = frame_padding(_padded(0, 4, 5, 20), 156, STACK.output_length)
+    assert found.lengths == [156, 156, 155, 155]
+    assert torch.equal((~found.mask).sum(1), torch.tensor(found.lengths))
+    assert found.mask[2].tolist() == [False] * 155 + [True]
+
+
+def test_a_mask_without_padding_is_no_mask():
+    assert frame_padding(_padded(0, 0), 156, STACK.output_length) is None
+    assert frame_padding(None, 156, STACK.output_length) is None
+
+
+def test_a_row_without_one_whole_frame_is_refused():
+    with pytest.raises(ValueError, match="row 1 of the batch has 15 valid samples"):
+        frame_padding(_padded(0, 2485), 156, STACK.output_length)
+
+
+def test_a_mask_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"expected as \[B, T\]"):
+        frame_padding(torch.zeros(5, dtype=torch.bool), 156, STACK.output_length)

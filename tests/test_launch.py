@@ -1,0 +1,207 @@
+"""The command line: user directory, presets, order of words, refusals before any work."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+import fairseq_ecg_launch as launch
+from tests.runs import CLASSIFICATION, PRETRAINING, Run, logged, train, write_segments
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PRESETS = sorted(REPOSITORY.glob("examples/*/config/**/*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def segments(tmp_path_factory):
+    return write_segments(tmp_path_factory.mktemp("segments") / "data")
+
+
+def refusal(*arguments: str) -> str:
+    """Return the message with which a command line is refused before any work."""
+    with pytest.raises(launch.LaunchError) as error:
+        line = launch.CommandLine(arguments)
+        launch.check_preset_exists(line)
+        launch.compose(line)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--user-dir", "fairseq_ecg"],
+        ["--user-dir=fairseq_ecg"],
+        ["common.user_dir=fairseq_ecg"],
+        ["--user-dir", str(REPOSITORY / "fairseq_ecg")],
+        [],
+    ],
+)
+def test_the_user_directory_is_found_from_any_working_directory(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = launch.CommandLine([*words, "--config-name", "x"])
+    assert line.user_dir == REPOSITORY / "fairseq_ecg"
+    assert f"common.user_dir='{REPOSITORY}/fairseq_ecg'" in line.for_hydra()
+
+
+def test_a_user_directory_that_is_neither_folder_nor_package_is_refused():
+    with pytest.raises(launch.LaunchError, match="no_such_package: neither a folder"):
+        launch.CommandLine(["--user-dir", "no_such_package"])
+
+
+def test_options_and_overrides_may_stand_in_any_order():
+    line = launch.CommandLine(
+        ["task.data=/d", "--config-name", "p.yaml", "common.seed=3", "--config-dir=/c", "-m"]
+    )
+    assert line.for_hydra()[:-1] == [
+        *["--config-name", "p.yaml", "--config-dir", "/c", "-m"],
+        *["++task.data=/d", "common.seed=3"],
+    ]
+    assert (line.config_name, line.config_dir, line.sweeps) == ("p", "/c", True)
+
+
+def test_an_option_without_its_value_is_refused():
+    with pytest.raises(launch.LaunchError, match="--config-name needs a value"):
+        launch.CommandLine(["--config-name"])
+
+
+def test_every_preset_has_a_name_of_its_own_and_is_found():
+    names = [path.stem for path in PRESETS]
+    assert len(set(names)) == len(names) >= 4
+    assert {path.parent for path in PRESETS} <= set(launch.preset_folders())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--config-name", "w2v_cmsc_rml"], "no preset 'w2v_cmsc_rml'.*did you mean w2v_cmsc_rlm"),
+        (["--config-dir", "/nowhere", "--config-name", "x"], "--config-dir /nowhere is not a folder"),
+        ([], "--config-name is missing; presets: .*w2v_cmsc_rlm"),
+        ([*PRETRAINING], "task.data has no value: give task.data="),
+        ([*PRETRAINING, "task.data=/nowhere"], "task.data=/nowhere is not a folder"),
+        ([*PRETRAINING, "task.data={tmp}"], "has no train.tsv"),
+        ([*PRETRAINING, "task.data={data}", "dataset.valid_subset=vald"], "no vald.tsv; did you mean valid"),
+        ([*PRETRAINING, "task.data={data}", "datset.batch_size=3"], "unknown key datset.batch_size|unknown.*datset"),
+        ([*PRETRAINING, "task.data={data}", "+datset.batch_size=3"], "unknown section 'datset'; did you mean dataset"),
+        ([*PRETRAINING, "task.data={data}", "dataset.batch_sise=3"], "dataset.batch_sise; did you mean batch_size"),
+        ([*PRETRAINING, "task.data={data}", "+common.sed=3"], "unknown key common.sed; did you mean seed"),
+        ([*PRETRAINING, "task.data={data}", "task.segments=3"], "unknown key task.segments of ecg_pretraining; did you mean segment_s"),
+        ([*PRETRAINING, "task.data={data}", "+task.segments=3"], "unknown key task.segments of ecg_pretraining; did you mean segment_s"),
+        ([*PRETRAINING, "task.data={data}", "model.encoder_layer=3"], "did you mean encoder_layers"),
+        ([*PRETRAINING, "task.data={data}", "model.encoder_layers=many"], "model.encoder_layers='many'.*could not be converted to Integer"),
+        ([*PRETRAINING, "task.data={data}", "dataset.batch_size=many"], "batch_size.*could not be converted to Integer|Value 'many'"),
+        ([*PRETRAINING, "task.data={data}", "optimizer.adam_bets=[0.9,0.9]"], "did you mean adam_betas"),
+        ([*PRETRAINING, "task.data={data}", "model._name=wav2vec2"], "model._name=wav2vec2 is stock.*model._name=ecg_wav2vec2"),
+        ([*PRETRAINING, "task.data={data}", "criterion._name=clocs"], "criterion._name=cmsc"),
+        ([*PRETRAINING, "task.data={data}", "task._name=ecg_pretrain"], "no task is called 'ecg_pretrain'; did you mean ecg_pretraining"),
+        ([*PRETRAINING, "task.data={data}", "checkpoint.restore_file=lost.pt"], "checkpoint.restore_file=lost.pt does not exist"),
+        ([*CLASSIFICATION, "task.data={data}", "checkpoint.best_checkpoint_metric=auroq"], "is never logged.*did you mean .*auroc"),
+        ([*CLASSIFICATION, "task.data={data}", "model.model_path=lost.pt"], "model.model_path=lost.pt does not exist"),
+        ([*PRETRAINING, "task.data={data}", "distributed_training.distributed_world_size=4"], "distributed_world_size=4, but this machine has 0 GPUs.*torchrun"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_refused_by_name_with_its_near_misses(arguments, expected, segments, tmp_path):
+    words = [word.format(data=segments, tmp=tmp_path) for word in arguments]
+    assert re.search(expected, refusal(*words))
+
+
+def test_a_refusal_ends_with_status_2_one_line_and_leaves_nothing(tmp_path, segments):
+    run = Run(tmp_path, [*PRETRAINING, f"task.data={segments}", "+common.sed=3"])
+    assert run.wait() == 2
+    assert run.output.count("error: unknown key common.sed") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_same_mistake_is_refused_under_the_stock_script_too(tmp_path, segments):
+    from fairseq_ecg.preflight import ConfigError
+    from fairseq_ecg.tasks.ecg_pretraining import EcgPretrainingTask
+
+    cfg = launch.compose(launch.CommandLine([*PRETRAINING, f"task.data={segments}"]))
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg))
+    cfg.common.sed = 3
+    with pytest.raises(ConfigError, match="did you mean seed"):
+        EcgPretrainingTask.setup_task(cfg.task)
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_every_preset_composes_from_its_folder_and_has_only_known_keys(preset, segments):
+    words = ["--config-dir", str(preset.parent), "--config-name", preset.stem]
+    words += [f"task.data={segments}", "distributed_training.distributed_world_size=1"]
+    if "finetuning" in preset.parts:
+        words += ["model.model_path=null"]
+    cfg = launch.compose(launch.CommandLine(words))
+    assert cfg.dataset.required_batch_size_multiple == 1
+    assert cfg.hydra is None if "hydra" in cfg else True
+
+
+def test_the_overrides_of_a_student_reproduction_run(tmp_path, segments):
+    """Their command, on a network cut down to size."""
+    words = [
+        *[word for word in PRETRAINING if not word.startswith("dataset.")],
+        f"task.data={segments}",
+        "task.enable_padding_leads=true",
+        "task.leads_to_load=[0,1,2,3,4,5,6,7,8,9,10,11]",
+        "dataset.batch_size=16",
+        "optimization.max_epoch=1",
+        "distributed_training.distributed_world_size=1",
+    ]
+    run = train(tmp_path, words)
+    assert logged(run.cwd)[-1]["num_updates"] == 2
+
+
+def test_torchrun_on_the_cpu_is_joined_with_gloo_and_on_gpus_with_the_world_size_only():
+    environment = {"RANK": "1", "WORLD_SIZE": "2"}
+    on_cpu = launch.torchrun_overrides(environment, gpus=0)
+    assert "distributed_training.distributed_backend=gloo" in on_cpu
+    assert "distributed_training.distributed_rank=1" in on_cpu
+    assert launch.torchrun_overrides(environment, gpus=2) == [
+        "distributed_training.distributed_world_size=2"
+    ]
+    assert launch.torchrun_overrides({}, gpus=0) == []
+
+
+def test_stocks_own_script_is_told_from_ours(tmp_path, monkeypatch):
+    script = tmp_path / "fairseq-hydra-train"
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    script.write_text("from fairseq_cli.hydra_train import cli_main")
+    assert launch.stock_script() == str(script)
+    script.write_text("from fairseq_ecg_launch import hydra_train")
+    assert launch.stock_script() is None
+
+
+def _commands():
+    installed = Path(sys.executable).with_name("fairseq-hydra-train")
+    if installed.is_file() and launch.stock_script() is None:
+        yield pytest.param([str(installed)], id="fairseq-hydra-train")
+    yield pytest.param([sys.executable, "-m", "fairseq_ecg_launch", "train"], id="python -m")
+
+
+@pytest.mark.parametrize("command", list(_commands()))
+def test_the_literal_command_trains_from_a_foreign_working_directory(command, tmp_path, segments):
+    words = [*PRETRAINING, f"task.data={segments}", "optimization.max_update=2"]
+    done = subprocess.run(
+        [*command, "--user-dir", "fairseq_ecg", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "outputs/w2v_cmsc_rlm_small/checkpoints/checkpoint_last.pt").is_file()
+    assert "Warning" not in done.stderr
+
+
+def test_the_same_command_continues_a_run(tmp_path, segments):
+    words = [*PRETRAINING, f"task.data={segments}"]
+    train(tmp_path, [*words, "optimization.max_epoch=1"])
+    run = train(tmp_path, [*words, "optimization.max_epoch=2"])
+    assert "Loaded checkpoint" in run.output
+    updates = [line["num_updates"] for line in logged(run.cwd)]
+    assert updates == sorted(set(updates))
