@@ -193,6 +193,8 @@ class EcgDataset(BaseEcgDataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return several items; windows of equal length are read into one array of the batch."""
+        if len(indices) == 0:
+            return []  # a process that has no batch left
         lengths = self.windows.length[np.asarray(indices)]
         if (lengths != lengths[0]).any():
             return [self[index] for index in indices]

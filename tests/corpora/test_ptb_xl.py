@@ -1,3 +1,4 @@
+import csv
 from collections import Counter
 
 import numpy as np
@@ -9,7 +10,7 @@ from fairseq_ecg.corpora._base import CorpusError
 from fairseq_ecg.corpora._build import build_manifest
 from fairseq_ecg.corpora.ptb_xl import PtbXl
 from fairseq_ecg.data.manifest import read_classes, read_manifest
-from fairseq_ecg.resources import challenge_labels
+from fairseq_ecg.resources import challenge_labels, manifests_dir
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,29 @@ def test_challenge_classes_agree_with_the_challenges_headers(shared, root):
         extra = {"SA"} if twin.record == "HR00010" else set()
         assert ours | extra == set(theirs.apply(twin.codes)), twin.record
     assert compared == 7
+
+
+def test_the_shipped_table_names_only_statements_that_exist(root):
+    with open(manifests_dir() / "ptb_xl" / "cinc2021.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    statements = {row["statement"] for row in rows if not row["statement"].startswith("axis:")}
+    assert statements <= set(PtbXl().label_sets(root)["all"].names)
+    assert {row["class"] for row in rows} == set(challenge_labels()) - {
+        "BBB",
+        "Brady",
+        "PRWP",
+        "PVC|VPB",
+    }
+    assert {row["basis"] for row in rows} == {"header", "name", "inferred"}
+
+
+def test_shipped_counts_are_the_challenges(shared):
+    folder = shared / "data" / "challenge-2021" / "evaluation-2021"
+    official = pd.read_csv(folder / "dx_mapping_scored.csv").set_index("Abbreviation")["PTB_XL"]
+    with open(manifests_dir() / "ptb_xl" / "cinc2021.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            codes = row["class"].split("|")
+            assert int(row["ptb_xl_count"]) == official[codes].sum(), row["class"]
 
 
 def test_another_table_for_the_challenges_classes_can_be_given(root, tmp_path):
