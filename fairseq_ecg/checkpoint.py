@@ -109,10 +109,10 @@ def build_model(checkpoint: Checkpoint, **overrides: Any) -> BaseFairseqModel:
                 "overridden"
             )
     cfg = checkpoint.model_cfg
-    if hasattr(model_class, "config_from_checkpoint"):
-        cfg = model_class.config_from_checkpoint(cfg, checkpoint.state)
-    cfg = {key: value for key, value in cfg.items() if key in known} | overrides
     try:
+        if hasattr(model_class, "config_from_checkpoint"):
+            cfg = model_class.config_from_checkpoint(cfg, checkpoint.state)
+        cfg = {key: value for key, value in cfg.items() if key in known} | overrides
         model = fairseq.models.build_model(
             OmegaConf.create({**cfg, "_name": checkpoint.model_name}), None
         )

@@ -301,6 +301,6 @@ def _note_encoder(cfg: EcgTransformerClassifierConfig, found: Mapping[str, Any])
         return
     section = OmegaConf.select(cfg._get_root(), "model", default=None)
     if isinstance(section, DictConfig):
-        names = {f.name for f in fields(EcgTransformerConfig)}
+        names = {f.name for f in fields(EcgTransformerConfig)} - {"_name"}
         with open_dict(section):
             section.encoder_config = {k: v for k, v in found.items() if k in names}

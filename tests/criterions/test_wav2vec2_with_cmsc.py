@@ -51,7 +51,7 @@ def test_every_gradient_norm_agrees_with_the_reference(golden, reported):
     norms = {name: float(p.grad.norm()) for name, p in reported[0].named_parameters()}
     assert norms.keys() == expected.keys()
     for name, value in expected.items():
-        assert abs(norms[name] - value) <= RELATIVE * max(value, floor) + floor * 1e-2, name
+        assert abs(norms[name] - value) <= RELATIVE * max(value, floor), name
 
 
 def slow_cmsc(vectors, patients, segments, temp):
@@ -193,8 +193,10 @@ def _gathered_worker(rank, file, vectors, patients, segments, queue):
 def test_gathering_over_two_processes_equals_one_large_batch(tmp_path):
     vectors = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
     patients, segments = torch.tensor([1, 1, 2, 2, 3, 3]), torch.tensor([0, 1] * 3)
-    context = mp.get_context("fork")
-    queue = context.SimpleQueue()
+    context = mp.get_context(
+        "forkserver"
+    )  # a fork of this process would inherit autograd's threads
+    queue = context.Queue()
     processes = [
         context.Process(
             target=_gathered_worker,
@@ -204,7 +206,7 @@ def test_gathering_over_two_processes_equals_one_large_batch(tmp_path):
     ]
     for process in processes:
         process.start()
-    results = sorted(queue.get() for _ in processes)
+    results = sorted(queue.get(timeout=60) for _ in processes)
     for process in processes:
         process.join(60)
     whole = vectors.clone().requires_grad_()

@@ -185,3 +185,34 @@ def test_sizes_come_from_the_tensors_where_the_configuration_is_silent(golden, t
     assert contract["source_format"] == "fairseq_signals"
     source = golden.arrays["source"]
     assert torch.equal(opened(source)["out"], tuned(source)["out"])
+
+
+def test_a_classifier_checkpoint_without_an_encoder_is_refused_with_its_path(tmp_path):
+    cfg = {"model": {"_name": NAME}, "task": {}}
+    torch.save({"cfg": cfg, "model": {"proj.bias": torch.zeros(3)}}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"a\.pt.*no transformer encoder"):
+        load_pretrained(tmp_path / "a.pt")
+
+
+def test_the_checkpoint_of_another_kind_of_encoder_is_refused(tmp_path):
+    cfg = {"model": {"_name": "ecg_transformer"}, "task": {}}
+    torch.save({"cfg": cfg, "model": {"cls_token": torch.zeros(3)}}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"model_path .*a\.pt.*use that model's own class"):
+        build(model_path=str(tmp_path / "a.pt"), num_labels=3)
+
+
+def test_a_missing_pretrained_file_is_survived_only_with_the_stored_encoder(tmp_path, caplog):
+    stored = dict(FRESH)
+    with caplog.at_level(logging.WARNING):
+        model = build(model_path=str(tmp_path / "gone.pt"), num_labels=3, encoder_config=stored)
+    assert "is not here" in caplog.text
+    assert model.proj.in_features == 16
+
+
+def test_saliency_and_padding_are_passed_on():
+    model = build(**FRESH, num_labels=3, saliency=True, feature_grad_mult=1.0).eval()
+    padding = torch.arange(400) >= torch.tensor([[400], [320]])
+    output = model(torch.randn(2, 12, 400), padding)
+    assert output["saliency"].shape == (2, 1, 25, 25)
+    assert output["padding_mask"].sum(1).tolist() == [0, 5]
+    assert not output["encoder_out"].requires_grad
