@@ -69,7 +69,7 @@ def evaluate(
     checkpoint = read_checkpoint(path)
     task = _task(checkpoint, data)
     labels = _check_labels(path, checkpoint, task)
-    task.load_dataset(split)
+    task.load_dataset(split, training=False)
     source = task.dataset(split).dataset.source
     _check_rate(path, checkpoint, source.rate_hz)
     model = build_model(checkpoint).to(device).eval()
@@ -91,7 +91,12 @@ def evaluate(
 
 def _task(checkpoint: Checkpoint, data: str) -> EcgTask:
     """Return the task the checkpoint was trained with, pointed at other data."""
-    cfg = {**checkpoint.task_cfg, "_name": "ecg_classification", "data": data}
+    cfg = {
+        **checkpoint.task_cfg,
+        "_name": "ecg_classification",
+        "data": data,
+        "label_file": None,  # of the training data, perhaps on another machine
+    }
     cfg.setdefault("seed", 1)
     return tasks.setup_task(OmegaConf.create(cfg), from_checkpoint=True)
 
@@ -141,7 +146,13 @@ def _forward(
     for batch in batches:
         sample = dataset.collater(dataset.__getitems__(batch))
         net_input = {key: value.to(device) for key, value in sample["net_input"].items()}
-        sample["probability"] = torch.sigmoid(model(**net_input)["out"].float())
+        output = model(**net_input)
+        if "out" not in output:
+            raise ValueError(
+                f"the checkpoint's network ({type(model).__name__}) decides no classes; "
+                "fine-tune a classifier from it (model.model_path=...) and evaluate that one"
+            )
+        sample["probability"] = torch.sigmoid(output["out"].float())
         for key, parts in kept.items():
             parts.append(sample[key].cpu())
     return {key: torch.cat(parts).numpy() for key, parts in kept.items()}

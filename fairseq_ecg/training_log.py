@@ -18,11 +18,12 @@ def read_log(run_dir: str | Path, tag: str = "train_inner") -> list[dict[str, fl
 
     Returns:
         One dictionary per line; fairseq logs numbers as text, here they are numbers. A line that a
-        kill cut short is left out.
+        kill cut short is left out, also where the next start went on in the same line.
 
     Raises:
         FileNotFoundError: If there is no log.
     """
     text = (Path(run_dir) / LOG_NAME).read_text(encoding="utf-8", errors="replace")
-    found = re.findall(rf"\[{re.escape(tag)}\]\[INFO\] - (\{{.*\}})$", text, flags=re.MULTILINE)
+    line_of_tag = rf"\[{re.escape(tag)}\]\[INFO\] - (\{{[^{{}}\n]*\}})$"
+    found = re.findall(line_of_tag, text, flags=re.MULTILINE)
     return [{key: float(value) for key, value in json.loads(line).items()} for line in found]

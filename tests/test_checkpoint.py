@@ -123,6 +123,15 @@ def test_an_object_that_would_run_a_command_is_refused_by_name_and_not_run(small
     assert not trace.exists()
 
 
+def test_torch_refuses_such_an_object_even_if_the_scan_overlooks_it(small, tmp_path, monkeypatch):
+    trace = tmp_path / "trace"
+    path = write(tmp_path / "a.pt", {**small, "extra_state": _Trap(trace)})
+    monkeypatch.setattr("fairseq_ecg.checkpoint.get_unsafe_globals_in_checkpoint", lambda _: [])
+    with pytest.raises(CheckpointError, match=r"is damaged or was not written"):
+        read_checkpoint(path)
+    assert not trace.exists()
+
+
 def test_a_plain_pickle_is_refused_and_not_run(tmp_path):
     trace, path = tmp_path / "trace", tmp_path / "a.pt"
     path.write_bytes(pickle.dumps(_Trap(trace)))
@@ -169,7 +178,8 @@ def test_a_flipped_byte_in_the_weights_is_noticed(small, tmp_path):
     path = write(tmp_path / "a.pt", small)
     content = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
-        member = max(archive.infolist(), key=lambda i: i.file_size)
+        members = [i for i in archive.infolist() if "/data/" in i.filename]
+        member = max(members, key=lambda i: i.file_size)
         weights = archive.read(member)
     content[content.index(weights) + 8] ^= 0xFF
     path.write_bytes(bytes(content))

@@ -25,7 +25,15 @@ from fairseq_ecg.plots.curves import plot_curves
 from fairseq_ecg.plots.ecg_paper import plot_ecg
 from fairseq_ecg.training_log import read_log
 
+# Threads that wait without spinning: on a shared machine spinning costs several times the work.
+_ENVIRONMENT = {"PYTHONWARNINGS": "ignore", "OMP_WAIT_POLICY": "PASSIVE"}
 LABEL_SET = "cinc2021"
+_PRETRAINING_CURVES = {
+    "num_updates": "update",
+    "loss_0": "InfoNCE of frames (bits)",
+    "loss_3": "CMSC of segments (bits)",
+    "accuracy": "accuracy on frames",
+}
 SCORES = ("cinc_score", "auroc", "auprc", "f1")
 
 
@@ -42,7 +50,7 @@ class DemoSize:
 
     patients: int = 400
     pretraining: int = 300
-    finetuning: int = 240
+    finetuning: int = 210
     workers: int = 2
 
 
@@ -140,6 +148,7 @@ def _train(title: str, preset: str, folder: Path, data: Path, updates: int, *mor
         f"hydra.run.dir={_quoted(folder)}",
         f"optimization.max_update={updates}",
         "optimization.max_epoch=100000",
+        f"common.log_interval={min(max(updates // 10, 1), 10)}",  # a few lines for the curves
         f"checkpoint.save_interval_updates={max(updates // 6, 1)}",
         "checkpoint.keep_interval_updates=1",
         "checkpoint.save_interval=100000",
@@ -165,12 +174,16 @@ def _evaluate(folder: Path, manifests: Path) -> Evaluation:
 
 
 def _draw(dest: Path, manifests: Path, result: Evaluation) -> None:
-    pretraining = read_log(dest / "pretraining")
+    pretraining = [
+        {name: row[key] for key, name in _PRETRAINING_CURVES.items()}
+        for row in read_log(dest / "pretraining")
+    ]
     plot_curves(
         {"pretraining": pretraining},
         dest / "pretraining.png",
-        y=["loss_0", "loss_3", "accuracy"],
-        title="Pretraining: contrastive loss of frames and of segments (bits), frame accuracy",
+        y=list(_PRETRAINING_CURVES.values())[1:],
+        x="update",
+        title="Pretraining on unlabelled recordings",
     )
     runs = {name: _named(dest / name) for name in ("finetuned", "from_scratch")}
     plot_curves(
@@ -211,7 +224,8 @@ def _report(dest: Path, results: dict[str, Evaluation], seconds: float) -> None:
     pictures = ("pretraining.png", "finetuning.png", "prediction.png")
     print("\npictures: " + ", ".join(str(dest / name) for name in pictures))
     print(f"{seconds / 60:.1f} minutes")
-    (dest / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
+    known = {name: {s: None if v != v else v for s, v in r.items()} for name, r in rows.items()}
+    (dest / "results.json").write_text(json.dumps(known, indent=2) + "\n")
 
 
 def _step(title: str, *words: str) -> None:
@@ -222,7 +236,7 @@ def _step(title: str, *words: str) -> None:
     print(f"\n== {title}\n$ fairseq-ecg {shlex.join(words)}", flush=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "fairseq_ecg_launch", *words],
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        env={**os.environ, **_ENVIRONMENT},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -253,4 +267,6 @@ def _progress(line: str) -> str | None:
 
 def _quoted(path: Path) -> str:
     text = str(path.absolute())
-    return text if re.fullmatch(r"[\w./-]+", text) else "'" + text.replace("'", "\\'") + "'"
+    if re.fullmatch(r"[\w./-]+", text, re.ASCII):
+        return text
+    return "'" + text.replace("'", "\\'") + "'"

@@ -14,8 +14,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fairseq-ecg",
         description="Pretrain, fine-tune and evaluate ECG models with fairseq.",
-        epilog="Training: fairseq-hydra-train --user-dir fairseq_ecg --config-name PRESET KEY=VALUE "
-        "..., or the same after `fairseq-ecg train`.",
+        epilog="Training: fairseq-hydra-train --user-dir fairseq_ecg --config-name PRESET "
+        "KEY=VALUE ..., or the same after `fairseq-ecg train`.",
     )
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     subparsers.add_parser("train", help="train; the same as fairseq-hydra-train", add_help=False)

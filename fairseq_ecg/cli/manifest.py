@@ -38,7 +38,10 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     corpora = parser.add_subparsers(dest="corpus", required=True, metavar="CORPUS")
     for name, corpus in available_corpora().items():
         text = (corpus.__doc__ or name).strip().splitlines()[0]
-        child = corpora.add_parser(name, help=text, description=text, epilog=_EPILOG)
+        aliases = [name.replace("-", "_")] if "-" in name else []
+        child = corpora.add_parser(
+            name, aliases=aliases, help=text, description=text, epilog=_EPILOG
+        )
         _add_common(child)
         group = child.add_argument_group(f"options of {name}")
         for field in dataclasses.fields(corpus):
@@ -60,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0; errors are raised as ``ValueError``.
     """
-    corpus = available_corpora()[args.corpus]
+    corpus = available_corpora()[args.corpus.replace("_", "-")]
     report = build_manifest(
         args.corpus,
         args.folder,

@@ -135,13 +135,14 @@ def get_corpus(name: str, **options: Any) -> Corpus:
     """Make a corpus by name.
 
     Args:
-        name: A registered name.
+        name: A registered name; an underscore counts as a hyphen.
         **options: Its options.
 
     Raises:
         CorpusError: If there is no such corpus, or no such option; lists what there is.
     """
     corpora = available_corpora()
+    name = name.replace("_", "-")
     if name not in corpora:
         raise CorpusError(f"there is no corpus {name!r}; there are: {', '.join(corpora)}")
     known = {field.name: field for field in dataclasses.fields(corpora[name])}

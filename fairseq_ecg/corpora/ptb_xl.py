@@ -29,7 +29,7 @@ AXIS = "axis:"
 _KINDS = ("diagnostic", "form", "rhythm")
 
 
-@register_corpus("ptb_xl")
+@register_corpus("ptb-xl")
 @dataclass(frozen=True)
 class PtbXl(Corpus):
     """PTB-XL: 21,799 recordings of 10 s and 12 leads, SCP-ECG statements, official folds."""

@@ -16,7 +16,7 @@ from torch.nn import functional
 from fairseq_ecg.criterions._logging import sum_logs
 from fairseq_ecg.metrics.cinc2021 import find_class, load_weights
 from fairseq_ecg.metrics.summary import Summary
-from fairseq_ecg.resources import manifests_dir
+from fairseq_ecg.resources import challenge_classes, challenge_weights_file
 
 _LOGGED = ("loss", "sample_size", "nsentences", "correct", "em_correct", "tp", "fp", "fn")
 _SUMMED = ("loss", "accuracy", "em_accuracy", "precision", "recall")
@@ -216,11 +216,18 @@ def _class_weights(
 
 def _challenge(task: Any, weights_file: Optional[str]) -> Dict[str, Any]:
     """Return the challenge's table and its sinus rhythm, checked against the task's classes."""
-    folder = manifests_dir() / "physionet2021"
-    path = Path(weights_file) if weights_file else folder / "weights.csv"
+    path = Path(weights_file) if weights_file else challenge_weights_file()
     classes, weights = load_weights(path)
+    num_labels = getattr(task, "num_labels", None)
+    if num_labels is not None and num_labels != len(classes):
+        raise ValueError(
+            f"criterion.report_cinc_score needs the {len(classes)} classes of {path}, but "
+            f"task.data has {num_labels}; "
+            "give task.data the folder cinc2021 of the manifests, or report_cinc_score=false"
+        )
     names = getattr(task, "label_names", None)
-    expected = (folder / "labels.txt").read_text().split("\n")[: len(classes)]
+    official = challenge_classes().items()
+    expected = [name for c in classes for name, codes in official if not c.isdisjoint(codes)]
     if names is not None and len(classes) == len(expected) and list(names) != expected:
         raise ValueError(
             f"criterion.report_cinc_score needs the {len(classes)} classes of {path} in its order, "

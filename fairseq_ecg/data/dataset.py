@@ -188,7 +188,7 @@ class EcgDataset(BaseEcgDataset):
         self.epoch = torch.ones(1, dtype=torch.int64).share_memory_()
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return one item: ``id``, ``record``, ``patient_id`` and ``source`` (float32 [C, T], mV)."""
+        """Return one item: ``id``, ``record``, ``patient_id``, ``source`` (float32 [C, T], mV)."""
         return self._load(int(index), out=None)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:

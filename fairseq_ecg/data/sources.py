@@ -52,21 +52,24 @@ def open_source(manifest: Manifest, rate_hz: float | None = None) -> Source:
 
     Args:
         manifest: Its root may be a store or a folder of files; the files decide.
-        rate_hz: Rate that the recordings must have, or None to take what is there.
+        rate_hz: Rate that the recordings must have; None, or 0 or less as in fairseq-signals, to
+            take what is there.
 
     Raises:
-        ValueError: If the root is missing, or the rate is another one.
+        ValueError: If the root is missing, no recording is listed, or the rate is another one.
     """
     if not manifest.root.is_dir():
         raise ManifestError(
             f"the manifest's root {manifest.root} does not exist; "
             "edit its first line if the recordings were moved"
         )
+    if not len(manifest):
+        raise ManifestError(f"the manifest lists no recording of {manifest.root}")
     if (manifest.root / "store.json").is_file():
         source: Source = StoreSource(manifest)
     else:
         source = FolderSource(manifest)
-    if rate_hz is not None and source.rate_hz != rate_hz:
+    if rate_hz is not None and rate_hz > 0 and source.rate_hz != rate_hz:
         raise ValueError(
             f"task.sample_rate={rate_hz:g}, but the recordings in {manifest.root} have "
             f"{source.rate_hz:g} Hz; leave it null, or rebuild with "
@@ -92,13 +95,23 @@ class StoreSource:
         self.corpus = _corpus_name(manifest.root)
         patients = [self._store.patients[row] for row in self._rows]
         self._patients = np.unique(patients, return_inverse=True)[1]
+        self._leads = [STANDARD_LEADS.index(lead) for lead in self._store.leads]
 
     def read(self, row: int, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
-        """See ``Source.read``; written straight from the memory map into ``out``."""
-        return self._store.read(int(self._rows[row]), start, stop, out=out)
+        """See ``Source.read``; written straight from the memory map into ``out``.
+
+        Leads that the store does not have are silent rows.
+        """
+        if self._store.leads == STANDARD_LEADS:
+            return self._store.read(int(self._rows[row]), start, stop, out=out)
+        if out is None:
+            out = np.empty((len(STANDARD_LEADS), stop - start), dtype=np.float32)
+        out.fill(0)
+        out[self._leads] = self._store.read(int(self._rows[row]), start, stop)
+        return out
 
     def identity(self, row: int) -> int:
-        """Return the recording's own number: two segments are positives if one record holds both."""
+        """Return the recording's own number: segments are positives if one record holds both."""
         return int(self._rows[row])
 
     def patient(self, row: int) -> int:
@@ -224,8 +237,8 @@ def _check_lengths(manifest: Manifest, actual: np.ndarray) -> None:
     if wrong.size:
         row = int(wrong[0])
         raise ManifestError(
-            f"{manifest.paths[row]}: the manifest says {manifest.n_samples[row]} samples, the store "
-            f"in {manifest.root} has {actual[row]}; run `fairseq-ecg manifest` again"
+            f"{manifest.paths[row]}: the manifest says {manifest.n_samples[row]} samples, the "
+            f"store in {manifest.root} has {actual[row]}; run `fairseq-ecg manifest` again"
         )
 
 

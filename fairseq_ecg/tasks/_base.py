@@ -140,18 +140,25 @@ class EcgTask(FairseqTask):
         split: str,
         combine: bool = False,
         task_cfg: Optional[FairseqDataclass] = None,
+        training: Optional[bool] = None,
         **kwargs: Any,
     ) -> None:
         """Open the manifest ``<data>/<split>.tsv`` and build the dataset of the split.
 
         Args:
-            split: Name of the manifest; one that contains "train" is shuffled and perturbed.
+            split: Name of the manifest.
+            combine: Not used, as ``task_cfg``; the engine passes them.
+            task_cfg: Not used.
+            training: Whether to shuffle and perturb; None: if the name contains "train".
+            **kwargs: Not used.
         """
+        if training is None:
+            training = "train" in split
         path = Path(self.cfg.data) / f"{split}.tsv"
         manifest = read_manifest(path)
         source = open_source(manifest, self.cfg.sample_rate)
-        self.datasets[split] = self.build_dataset(manifest, source, training="train" in split)
-        if "train" in split:
+        self.datasets[split] = self.build_dataset(manifest, source, training)
+        if training:
             self._remember_training_data(source)
         logger.info(
             "%s: %d recordings, %d items, %g Hz",
@@ -272,6 +279,7 @@ class EcgTask(FairseqTask):
             return
         values = self.epoch_metrics(scores)
         stats.update(values)
+        self._warn_if_nothing_is_best(values)
         for name, value in values.items():
             best = getattr(checkpoint_utils.save_checkpoint, "best", None)
             if f"best_{name}" in stats and best is not None:
@@ -286,9 +294,22 @@ class EcgTask(FairseqTask):
         """
         return {}
 
+    def _warn_if_nothing_is_best(self, values: Dict[str, float]) -> None:
+        metric = self._of_checkpoint("best_checkpoint_metric")
+        if math.isnan(values.get(metric, 0.0)):
+            logger.warning(
+                "checkpoint.best_checkpoint_metric=%s has no value on these data (a class needs "
+                "recordings with it and without it), so checkpoint_best.pt is not written; take "
+                "more validation data or another metric",
+                metric,
+            )
+
     def _maximizes(self) -> bool:
+        return bool(self._of_checkpoint("maximize_best_checkpoint_metric"))
+
+    def _of_checkpoint(self, key: str) -> Any:
         root = self.cfg._get_root() if isinstance(self.cfg, DictConfig) else {}
-        return bool(OmegaConf.select(root, "checkpoint.maximize_best_checkpoint_metric"))
+        return OmegaConf.select(root, f"checkpoint.{key}")
 
     # --- checkpoints ----------------------------------------------------------------------------
 

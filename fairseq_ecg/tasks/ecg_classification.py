@@ -42,7 +42,7 @@ class EcgClassificationTask(EcgTask):
         self.label_names: Optional[List[str]] = _vocabulary(Path(cfg.data))
         self.label_array: Optional[np.ndarray] = None
         if cfg.label_file:
-            self.label_array = np.load(cfg.label_file, allow_pickle=False).astype(np.float32)
+            self.label_array = _label_array(cfg.label_file)
 
     @property
     def num_labels(self) -> Optional[int]:
@@ -82,7 +82,7 @@ class EcgClassificationTask(EcgTask):
         rows = range(len(source.names))
         if self.label_array is not None:
             return self.label_array[[_label_row(source, r, len(self.label_array)) for r in rows]]
-        return np.stack([_own_label(source, r) for r in rows])
+        return _stack([_own_label(source, r) for r in rows], source.names)
 
     def _input_contract(self) -> Dict[str, Any]:
         return {**super()._input_contract(), "labels": self.label_names}
@@ -133,6 +133,25 @@ def _vocabulary(data: Path) -> Optional[List[str]]:
             classes = read_manifest(data / f"{split}.tsv").classes
             return None if classes is None else list(classes)
     return None
+
+
+def _label_array(path: str) -> np.ndarray:
+    labels = np.load(path, allow_pickle=False)
+    if labels.ndim != 2:
+        raise ValueError(
+            f"task.label_file={path} must be an array [N, K], but has the shape {labels.shape}"
+        )
+    return labels.astype(np.float32)
+
+
+def _stack(labels: List[np.ndarray], names: List[str]) -> np.ndarray:
+    for label, name in zip(labels, names, strict=True):
+        if label.shape != labels[0].shape:
+            raise ValueError(
+                f"{name} has {len(label)} labels, but {names[0]} has {len(labels[0])}; give "
+                "task.label_file, or leave one of them out"
+            )
+    return np.stack(labels)
 
 
 def _label_row(source: FolderSource, row: int, count: int) -> int:

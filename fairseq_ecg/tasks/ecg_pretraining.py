@@ -41,12 +41,13 @@ class EcgPretrainingTask(EcgTask):
         if not self._wants_pairs():
             return segments
         if manifest.kind == "cmsc":
-            if len(segments) != len(source.names):
+            rows = segments.windows.row.tolist()
+            if len(set(rows)) != len(rows):
                 raise ValueError(
                     f"a CMSC manifest lists segments already cut, but task.segment_s="
                     f"{self.cfg.segment_s} cuts them again; give task.segment_s=null"
                 )
-            groups = _manifest_groups(manifest)
+            groups = _manifest_groups(manifest, rows)
         else:
             groups = pair_windows(segments.windows.row)
             left_out = len(set(segments.windows.row.tolist())) - len(groups)
@@ -65,10 +66,17 @@ class EcgPretrainingTask(EcgTask):
         return views == "cmsc" or (views == "auto" and "cmsc" in str(self.cfg.criterion_name))
 
 
-def _manifest_groups(manifest: Manifest) -> list[list[int]]:
-    """Return the files of each line of a CMSC manifest, an even number each."""
+def _manifest_groups(manifest: Manifest, rows: list[int]) -> list[list[int]]:
+    """Return the items of each line of a CMSC manifest, an even number each.
+
+    Args:
+        manifest: Its segments, line after line, are the files.
+        rows: File of each item; those of lines that ``min_sample_size`` left out are not there.
+    """
+    item = {row: position for position, row in enumerate(rows)}
     groups, first = [], 0
     for numbers in manifest.segments or []:
-        groups.append(list(range(first, first + len(numbers) - len(numbers) % 2)))
+        files = range(first, first + len(numbers) - len(numbers) % 2)
+        groups.append([item[row] for row in files if row in item])
         first += len(numbers)
     return [group for group in groups if group]

@@ -82,7 +82,7 @@ def build_perturbation(name: str, p: float, options: dict) -> Transform:
         options: ``mask_leads_selection``, ``mask_leads_prob`` and ``mask_leads_condition``.
 
     Raises:
-        ValueError: If there is no such perturbation or selection.
+        ValueError: If there is no such perturbation or selection, or a number is out of range.
     """
     if not 0 <= p <= 1:
         raise ValueError(f"task.p must lie in [0, 1], but {name} has {p}")
@@ -90,8 +90,18 @@ def build_perturbation(name: str, p: float, options: dict) -> Transform:
         raise ValueError(f"task.perturbation_mode: no {name!r}; there is: random_leads_masking")
     selection = options["mask_leads_selection"]
     if selection == "random":
-        return RandomLeadMask(prob=options["mask_leads_prob"], p=p)
+        prob = options["mask_leads_prob"]
+        if not 0 <= prob <= 1:
+            raise ValueError(f"task.mask_leads_prob must lie in [0, 1], got {prob}")
+        return RandomLeadMask(prob=prob, p=p)
     if selection == "conditional":
-        limb, chest = options["mask_leads_condition"]
+        condition = options["mask_leads_condition"]
+        numbers = condition if isinstance(condition, list | tuple) else []
+        if len(numbers) != 2 or not all(isinstance(n, int) and n >= 0 for n in numbers):
+            raise ValueError(
+                "task.mask_leads_condition must be two whole numbers, of limb and of chest leads "
+                f"to mask, got {condition}"
+            )
+        limb, chest = numbers
         return ConditionalLeadMask(limb, chest, p=p)
     raise ValueError(f"task.mask_leads_selection={selection!r} must be random or conditional")

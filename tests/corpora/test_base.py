@@ -11,11 +11,11 @@ from fairseq_ecg.corpora._base import (
 
 
 def test_every_module_of_the_package_is_found():
-    assert {"ptb_xl", "physionet2021", "wfdb"} <= set(available_corpora())
+    assert {"ptb-xl", "physionet2021", "wfdb"} <= set(available_corpora())
 
 
 def test_an_unknown_corpus_or_option_lists_what_there_is():
-    with pytest.raises(CorpusError, match="no corpus 'ptbxl'; there are: .*ptb_xl"):
+    with pytest.raises(CorpusError, match="no corpus 'ptbxl'; there are: .*ptb-xl"):
         get_corpus("ptbxl")
     with pytest.raises(CorpusError, match="no option 'sample'; it has: sampling"):
         get_corpus("ptb_xl", sample=100)

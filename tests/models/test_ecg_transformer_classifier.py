@@ -185,6 +185,8 @@ def test_sizes_come_from_the_tensors_where_the_configuration_is_silent(golden, t
     assert contract["source_format"] == "fairseq_signals"
     source = golden.arrays["source"]
     assert torch.equal(opened(source)["out"], tuned(source)["out"])
+    assert torch.equal(build(model_path=str(path), num_labels=2).eval().embed(source),
+                       tuned.embed(source))  # fmt: skip
 
 
 def test_a_classifier_checkpoint_without_an_encoder_is_refused_with_its_path(tmp_path):

@@ -50,7 +50,7 @@ def test_values_and_gradients_equal_the_plain_form(quantizer, training):
 
 
 def test_chosen_entries_are_exact_in_training():
-    """Rounding in the straight-through sum would make equal codes differ."""
+    """So equal codes give equal targets, and collisions can be found by comparing codes."""
     torch.manual_seed(0)
     quantizer = GumbelQuantizer(6, 8, groups=2, codes=40, temperature=(20.0, 0.5, 0.9))
     found = quantizer(torch.randn(40, 50, 6))

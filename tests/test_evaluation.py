@@ -1,0 +1,223 @@
+"""Scores of a checkpoint that was really trained, on splits of a store."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import f1_score, roc_auc_score
+
+from fairseq_ecg.cli.main import main
+from fairseq_ecg.data.manifest import write_manifest
+from fairseq_ecg.evaluation import evaluate
+from tests.recordings import write_tone_store
+from tests.runs import CLASSIFICATION, PRETRAINING, logged, train, write_segments
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = write_tone_store(tmp_path_factory.mktemp("tones") / "data")
+    lines = (folder / "train.tsv").read_text().splitlines()
+    (folder / "again.tsv").write_text("\n".join(lines) + "\n")
+    (folder / "nothing.tsv").write_text("\n".join([lines[0], lines[1]]) + "\n")  # r000: no class
+    files = (folder / "test.tsv").read_text().replace("store\n", "wfdb\n", 1)
+    (folder / "files.tsv").write_text(files)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """A run with lead masking in training, whose label file is gone afterwards."""
+    cwd = tmp_path_factory.mktemp("run")
+    np.save(cwd / "y.npy", np.zeros((22, 3)))
+    done = train(
+        cwd,
+        [
+            *CLASSIFICATION,
+            f"task.data={data}",
+            f"task.label_file={cwd}/y.npy",
+            "task.perturbation_mode=[random_leads_masking]",
+            "task.min_sample_size=100",
+            "optimization.max_epoch=4",
+            "optimization.lr=[0.01]",
+        ],
+    )
+    (cwd / "y.npy").unlink()
+    return done
+
+
+@pytest.fixture(scope="module")
+def checkpoint(run):
+    return str(run.checkpoints / "checkpoint_last.pt")
+
+
+@pytest.fixture(scope="module")
+def result(checkpoint, data):
+    return evaluate(checkpoint, str(data))
+
+
+def test_the_rows_are_the_recordings_of_the_manifest(result):
+    assert result.names == [f"r{i:03d}" for i in range(15, 22)]
+    assert result.labels == ["a", "b", "c"]
+    expected = [[(i >> k) & 1 for k in range(3)] for i in range(15, 22)]
+    assert result.truth.tolist() == expected
+    assert result.num_segments == 14
+    assert result.probability.shape == (7, 3)
+    assert np.unique(result.probability).size == 21
+
+
+def test_metrics_are_scikit_learns_on_the_rows(result):
+    assert result.metrics["auroc"] == pytest.approx(roc_auc_score(result.truth, result.probability))
+    decisions = result.probability > 0.5
+    assert result.metrics["f1"] == pytest.approx(
+        f1_score(result.truth, decisions, average="macro", zero_division=0)
+    )
+    assert "cinc_score" not in result.metrics
+
+
+def test_a_recordings_score_is_the_mean_over_its_segments(checkpoint, data, result):
+    segments = evaluate(checkpoint, str(data), score_per="segment", batch_size=5)
+    assert segments.names == [name for name in result.names for _ in range(2)]
+    mean = segments.probability.reshape(7, 2, 3).mean(axis=1)
+    np.testing.assert_allclose(result.probability, mean, atol=1e-6)
+    assert not np.array_equal(segments.probability[::2], segments.probability[1::2])
+
+
+def test_the_threshold_decides(checkpoint, data):
+    low, high = (evaluate(checkpoint, str(data), threshold=t) for t in (0.0, 1.0))
+    assert low.metrics["auroc"] == high.metrics["auroc"]
+    assert (low.metrics["f1"], high.metrics["f1"]) != (0, 0)
+    assert high.metrics["f1"] == 0.0
+    assert low.metrics["f1"] > 0.3
+
+
+def test_the_last_validation_of_the_run_is_repeated_exactly(run, checkpoint, data):
+    valid = logged(run.cwd, "valid")[-1]
+    again = evaluate(checkpoint, str(data), "valid", score_per="segment")
+    for name, value in again.metrics.items():
+        assert value == pytest.approx(valid[f"valid_{name}"], abs=2e-4), name
+
+
+def test_recordings_trained_on_are_counted_where_they_can_be_told(checkpoint, data, result):
+    assert result.overlap == 3
+    assert evaluate(checkpoint, str(data), "train").overlap == 18
+    assert evaluate(checkpoint, str(data), "files").overlap == 0  # files have no fingerprints
+
+
+def test_the_training_split_is_scored_whole_in_order_and_without_perturbation(checkpoint, data):
+    train_split, copy = (evaluate(checkpoint, str(data), split) for split in ("train", "again"))
+    assert train_split.names == copy.names == [f"r{i:03d}" for i in range(18)]
+    np.testing.assert_allclose(train_split.probability, copy.probability, atol=1e-6)
+
+
+def test_a_folder_of_files_scores_as_the_store_made_of_it(checkpoint, data, result):
+    files = evaluate(checkpoint, str(data), "files")
+    np.testing.assert_allclose(files.probability, result.probability, atol=0.01)
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+def test_recordings_of_another_rate_are_refused_with_the_way_out(checkpoint, tmp_path):
+    other = write_segments(tmp_path / "data", count=4, rate_hz=200)
+    write_manifest(other / "test.tsv", "wfdb", [("r001", 400, "a")])
+    with pytest.raises(ValueError, match="trained at 100 Hz, the recordings have 200.*--rate 100"):
+        evaluate(checkpoint, str(other))
+
+
+@pytest.mark.parametrize("names", ["a\nc\nb\n", "a\nb\nc\nd\n"])
+def test_other_classes_or_another_order_are_refused(checkpoint, tmp_path, names):
+    other = write_segments(tmp_path / "data", count=20)
+    (other / "labels.txt").write_text(names)
+    found = len(names.split())
+    with pytest.raises(ValueError, match=rf"decides 3 classes \(a, b, c.*data have {found} \(a, "):
+        evaluate(checkpoint, str(other))
+
+
+def test_data_without_a_vocabulary_are_refused(checkpoint, tmp_path):
+    write_manifest(tmp_path / "test.tsv", "wfdb", [("r0", 100)])
+    with pytest.raises(ValueError, match="has no labels.txt; give the folder of a label set"):
+        evaluate(checkpoint, str(tmp_path))
+
+
+def test_a_split_that_does_not_exist_is_named(checkpoint, data):
+    with pytest.raises(ValueError, match=r"tset\.tsv: no such file"):
+        evaluate(checkpoint, str(data), "tset")
+
+
+def test_an_unknown_way_of_scoring_is_refused(checkpoint, data):
+    with pytest.raises(ValueError, match="score_per must be record or segment, got 'patient'"):
+        evaluate(checkpoint, str(data), score_per="patient")
+
+
+def test_a_checkpoint_that_decides_nothing_is_refused(data, tmp_path):
+    pretrained = train(tmp_path, [*PRETRAINING, f"task.data={data}", "optimization.max_update=1"])
+    path = pretrained.checkpoints / "checkpoint_last.pt"
+    with pytest.raises(ValueError, match=r"network \(EcgWav2Vec2\) decides no classes; fine-tune"):
+        evaluate(str(path), str(data))
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def test_the_command_prints_and_writes_what_the_function_returns(
+    checkpoint, data, result, tmp_path, capsys
+):
+    out = tmp_path / "new" / "folder"
+    assert main(["evaluate", checkpoint, str(data), "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert f"auroc  {result.metrics['auroc']:.4f}" in printed.out
+    assert "7 records of test, 14 segments" in printed.out
+    assert "trained on 3 of these recordings" in printed.err
+    summary = json.loads((out / "metrics.json").read_text())
+    assert summary["metrics"] == pytest.approx(result.metrics, nan_ok=True)
+    assert (summary["rows"], summary["segments"], summary["trained_on"]) == (7, 14, 3)
+    table = pd.read_csv(out / "predictions.csv")
+    assert table["record"].tolist() == result.names
+    np.testing.assert_allclose(table[["a", "b", "c"]], result.probability, atol=1e-6)
+
+
+def test_a_number_without_meaning_is_null_in_the_file(checkpoint, data, tmp_path, capsys):
+    arguments = ["evaluate", checkpoint, str(data), "--split", "nothing", "--out", str(tmp_path)]
+    assert main([*arguments, "--score-per", "segment", "--batch-size", "1"]) == 0
+    assert "2 segments of nothing, 2 segments" in capsys.readouterr().out
+    text = (tmp_path / "metrics.json").read_text()
+    assert "NaN" not in text
+    values = json.loads(text)["metrics"]
+    assert values["auroc"] is None
+    result = evaluate(checkpoint, str(data), "nothing", score_per="segment")
+    assert {k for k, v in values.items() if v is None} == {
+        k for k, v in result.metrics.items() if math.isnan(v)
+    }
+    assert len(pd.read_csv(tmp_path / "predictions.csv")) == 2
+
+
+def test_no_recording_of_the_training_set_means_no_warning(checkpoint, data, capsys):
+    assert main(["evaluate", checkpoint, str(data), "--split", "files"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_an_expected_error_is_one_line_and_status_2(checkpoint, data, capsys):
+    assert main(["evaluate", checkpoint, str(data), "--split", "tset"]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("fairseq-ecg evaluate: error: ")
+    assert printed.err.count("\n") == 1
+    assert main(["evaluate", "nowhere.pt", str(data)]) == 2
+    assert "there is no such checkpoint" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_refused(checkpoint, data, tmp_path, capsys):
+    content = Path(checkpoint).read_bytes()
+    (tmp_path / "cut.pt").write_bytes(content[: len(content) // 2])
+    assert main(["evaluate", str(tmp_path / "cut.pt"), str(data)]) == 2
+    assert "cut.pt is truncated" in capsys.readouterr().err
+
+
+def test_evaluation_leaves_no_gradients_and_needs_no_task_of_fairseq(checkpoint, data):
+    torch.manual_seed(5)
+    first = evaluate(checkpoint, str(data)).probability
+    torch.manual_seed(6)
+    np.testing.assert_array_equal(first, evaluate(checkpoint, str(data)).probability)

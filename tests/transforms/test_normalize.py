@@ -1,0 +1,70 @@
+"""Scaling by the statistics of two text files."""
+
+import numpy as np
+import pytest
+
+from fairseq_ecg.data.leads import STANDARD_LEADS
+from fairseq_ecg.data.signal import EcgSignal
+from fairseq_ecg.transforms.normalize import Standardize
+
+RNG = np.random.default_rng(0)
+MEAN, STD = np.linspace(-0.5, 0.6, 12), np.linspace(0.1, 1.2, 12)
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name, values in (("mean", MEAN), ("std", STD)):
+        (tmp_path / f"{name}.txt").write_text("".join(f"{v}\n" for v in values))
+    return str(tmp_path / "mean.txt"), str(tmp_path / "std.txt")
+
+
+def test_each_lead_is_shifted_and_scaled_by_its_own_numbers(files):
+    values = np.random.default_rng(1).normal(size=(12, 50)).astype(np.float32)
+    kept = values.copy()
+    scaled = Standardize.from_files(*files)(EcgSignal(values, 500.0, STANDARD_LEADS), RNG)
+    np.testing.assert_allclose(
+        scaled.values_mv, (kept - MEAN[:, None]) / STD[:, None], rtol=1e-4, atol=1e-6
+    )
+    assert scaled.values_mv.dtype == np.float32
+    assert (scaled.rate_hz, scaled.leads) == (500.0, STANDARD_LEADS)
+    np.testing.assert_array_equal(values, kept)
+
+
+def test_statistics_are_found_by_the_name_of_the_lead(files):
+    """fairseq-signals takes the first rows of the files for any subset; ours are the lead's own."""
+    leads, rows = ("V6", "II"), [11, 1]
+    values = np.ones((2, 5), dtype=np.float32)
+    scaled = Standardize.from_files(*files)(EcgSignal(values, 500.0, leads), RNG)
+    np.testing.assert_allclose(scaled.values_mv[:, 0], (1 - MEAN[rows]) / STD[rows], rtol=1e-5)
+
+
+def test_a_mean_recording_becomes_zero_and_one_deviation_more_becomes_one(files):
+    transform = Standardize.from_files(*files)
+    for extra, expected in ((0, 0.0), (1, 1.0)):
+        values = np.repeat((MEAN + extra * STD)[:, None], 3, axis=1).astype(np.float32)
+        scaled = transform(EcgSignal(values, 100.0, STANDARD_LEADS), RNG).values_mv
+        np.testing.assert_allclose(scaled, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("which", "content", "message"),
+    [
+        ("mean", "1\n2\n3\n", r"mean.txt: expected twelve finite numbers, got \[1.0, 2.0, 3.0\]"),
+        ("mean", "1\n" * 11 + "nan\n", "mean.txt: expected twelve finite numbers"),
+        ("mean", "one\n" * 12, "mean.txt: expected twelve numbers, one a line.*one"),
+        ("std", "1\n" * 11 + "0\n", "std.txt: standard deviations must be positive, got 0"),
+        ("std", "1\n" * 11 + "-2\n", "std.txt: standard deviations must be positive, got -2"),
+        ("std", "", "std.txt: expected twelve finite numbers"),
+    ],
+)
+def test_files_that_hold_no_statistics_are_refused_by_name(
+    files, tmp_path, which, content, message
+):
+    (tmp_path / f"{which}.txt").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        Standardize.from_files(*files)
+
+
+def test_a_missing_file_is_named(files):
+    with pytest.raises(FileNotFoundError, match="nowhere.txt"):
+        Standardize.from_files(files[0], "nowhere.txt")

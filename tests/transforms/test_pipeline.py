@@ -1,0 +1,118 @@
+"""The order of the transforms of a run."""
+
+import numpy as np
+import pytest
+
+from fairseq_ecg.data.leads import STANDARD_LEADS
+from fairseq_ecg.data.signal import EcgSignal
+from fairseq_ecg.transforms.filter import clean
+from fairseq_ecg.transforms.lead_mask import ConditionalLeadMask, RandomLeadMask
+from fairseq_ecg.transforms.lead_selection import SelectLeads
+from fairseq_ecg.transforms.normalize import Standardize
+from fairseq_ecg.transforms.pipeline import Clean, Pipeline, build_perturbation, build_pipeline
+
+ALL = tuple(range(12))
+STATISTICS = Standardize(
+    np.linspace(1, 2, 12, dtype=np.float32), np.linspace(1, 3, 12, dtype=np.float32)
+)
+OPTIONS = {
+    "mask_leads_selection": "random",
+    "mask_leads_prob": 0.25,
+    "mask_leads_condition": [2, 3],
+}
+
+
+def signal():
+    values = np.random.default_rng(0).normal(3, 1, size=(12, 400)).astype(np.float32)
+    return EcgSignal(values, 200.0, STANDARD_LEADS)
+
+
+def run(**options):
+    return build_pipeline(**options)(signal(), np.random.default_rng(0))
+
+
+def test_nothing_asked_is_nothing_done():
+    assert build_pipeline(rows=ALL).transforms == ()
+    before = signal()
+    assert Pipeline()(before, np.random.default_rng(0)) is before
+
+
+def test_leads_then_filter_then_scale_then_perturbations():
+    mask = RandomLeadMask(0.5)
+    pipeline = build_pipeline(
+        rows=(1, 2), filter_signal=True, standardize=STATISTICS, perturbations=(mask, mask)
+    )
+    assert pipeline.transforms == (SelectLeads((1, 2)), Clean(), STATISTICS, mask, mask)
+
+
+def test_the_steps_together_equal_the_steps_by_hand():
+    result = run(rows=(4, 9), filter_signal=True, standardize=STATISTICS)
+    filtered = clean(signal().values_mv[[4, 9]], 200.0)
+    rows = [4, 9]
+    expected = (filtered - STATISTICS.mean_mv[rows, None]) / STATISTICS.std_mv[rows, None]
+    np.testing.assert_allclose(result.values_mv, expected, rtol=1e-5, atol=1e-6)
+    assert result.leads == ("aVL", "V4")
+
+
+def test_another_order_of_all_twelve_leads_is_a_choice_too():
+    result = run(rows=ALL[::-1])
+    np.testing.assert_array_equal(result.values_mv, signal().values_mv[::-1])
+
+
+def test_padded_leads_are_silent_before_scaling_as_in_fairseq_signals():
+    result = run(rows=(0,), pad_leads=True, standardize=STATISTICS)
+    expected = -STATISTICS.mean_mv / STATISTICS.std_mv
+    np.testing.assert_allclose(result.values_mv[1:, 0], expected[1:], rtol=1e-5)
+
+
+def test_masked_leads_are_silent_also_after_scaling():
+    result = run(rows=ALL, standardize=STATISTICS, perturbations=(RandomLeadMask(1.0),))
+    assert not result.values_mv.any()
+
+
+def test_all_randomness_comes_from_the_generator_that_is_given():
+    pipeline = build_pipeline(rows=ALL, perturbations=(RandomLeadMask(0.5), RandomLeadMask(0.5)))
+    one, again, other = (
+        pipeline(signal(), np.random.default_rng(seed)).values_mv for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, other)
+    silent = [
+        (~pipeline(signal(), np.random.default_rng(s)).values_mv.any(axis=1)).mean()
+        for s in range(400)
+    ]
+    assert np.mean(silent) == pytest.approx(0.75, abs=0.03)  # two draws that differ, not one twice
+
+
+def test_a_perturbation_is_built_from_its_name_and_the_options():
+    build = build_perturbation
+    assert build("random_leads_masking", 0.3, OPTIONS) == RandomLeadMask(0.25, p=0.3)
+    conditional = {**OPTIONS, "mask_leads_selection": "conditional"}
+    assert build("random_leads_masking", 1.0, conditional) == ConditionalLeadMask(2, 3, p=1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "p", "options", "message"),
+    [
+        ("random_leads_masking", -0.1, {}, r"task.p must lie in \[0, 1\].*has -0.1"),
+        ("random_leads_masking", float("nan"), {}, r"task.p must lie in \[0, 1\].*has nan"),
+        ("emg", 1.0, {}, "perturbation_mode: no 'emg'; there is: random_leads_masking"),
+        ("random_leads_masking", 1.0, {"mask_leads_selection": "x"}, "='x' must be random or cond"),
+        ("random_leads_masking", 1.0, {"mask_leads_prob": -1}, r"lie in \[0, 1\], got -1"),
+        (
+            "random_leads_masking",
+            1.0,
+            {"mask_leads_selection": "conditional", "mask_leads_condition": (4, -5)},
+            r"two whole numbers, of limb and of chest leads to mask, got \(4, -5\)",
+        ),
+        (
+            "random_leads_masking",
+            1.0,
+            {"mask_leads_selection": "conditional", "mask_leads_condition": 4},
+            "two whole numbers, of limb and of chest leads to mask, got 4",
+        ),
+    ],
+)
+def test_what_cannot_be_built_is_refused_with_its_key(name, p, options, message):
+    with pytest.raises(ValueError, match=message):
+        build_perturbation(name, p, {**OPTIONS, **options})
