@@ -259,6 +259,7 @@ def compose(line: CommandLine) -> object:
         GlobalHydra.instance().clear()
     try:
         preflight.check(cfg)
+        preflight.check_parts(cfg)
     except preflight.ConfigError as error:
         raise LaunchError(str(error)) from None
     return cfg

@@ -1,4 +1,4 @@
-"""Packaging of fairseq_ecg: dependencies, extras, console scripts and the data that travels along."""
+"""Packaging of fairseq_ecg: dependencies, extras, console scripts and the data along."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ REQUIREMENTS = [
 
 EXTRAS = {
     "test": ["pytest==9.2.0", "ruff==0.17.5"],
-    "docs": ["mkdocs-material>=9.5"],
+    "docs": ["mkdocs>=1.6"],
     "cluster": ["dask[distributed]>=2025.1", "hydra-submitit-launcher>=1.2"],
     "tensorboard": ["tensorboard>=2.16"],
 }

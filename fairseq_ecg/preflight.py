@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fairseq import tasks
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY, MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY
 from fairseq.registry import REGISTRIES
@@ -27,11 +28,7 @@ from fairseq_ecg import engine
 # Names of fairseq-signals that are taken by, or mean something else in, stock fairseq.
 RENAMED = {
     "model": {"wav2vec2": "ecg_wav2vec2"},
-    "criterion": {
-        "wav2vec2": "ecg_wav2vec2",
-        "clocs": "cmsc",
-        "cross_entropy": "ecg_cross_entropy",
-    },
+    "criterion": {"wav2vec2": "ecg_wav2vec2"},
 }
 # Keys that may stand in a section besides those of its dataclass.
 _ALWAYS_KNOWN = {"_name"}
@@ -63,6 +60,21 @@ def check(cfg: DictConfig) -> None:
     _check_files(cfg)
     _check_best_metric(cfg)
     _check_world_size(cfg)
+
+
+def check_parts(cfg: DictConfig) -> None:
+    """Build the task and the criterion of a checked configuration, which check their own values.
+
+    Raises:
+        ConfigError: What they refuse, e.g. a perturbation that does not exist.
+    """
+    if not str(_name(cfg, "task")).startswith("ecg_"):
+        return
+    try:
+        task = tasks.setup_task(cfg.task)
+        task.build_criterion(cfg.criterion)
+    except (ValueError, OSError) as error:
+        raise ConfigError(str(error)) from None
 
 
 def near_misses(name: Any, known: Iterable[Any]) -> str:

@@ -65,7 +65,7 @@ def write_segments(folder: Path, count: int = 22, rate_hz: int = 100, seconds: i
     (folder / "wfdb").mkdir(parents=True)
     names, truths = [], []
     time = np.arange(rate_hz * seconds) / rate_hz
-    leads = "I II III aVR aVL aVF V1 V2 V3 V4 V5 V6".split()
+    leads = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]
     for i in range(count):
         truth = [k for k in range(3) if (i >> k) & 1]
         signal = 0.1 * rng.standard_normal((12, time.size))

@@ -41,6 +41,7 @@ def run(data, tmp_path_factory):
             f"task.label_file={cwd}/y.npy",
             "task.perturbation_mode=[random_leads_masking]",
             "task.min_sample_size=100",
+            "model.dropout=0.2",
             "optimization.max_epoch=4",
             "optimization.lr=[0.01]",
         ],

@@ -23,10 +23,14 @@ def segments(tmp_path_factory):
 
 def refusal(*arguments: str) -> str:
     """Return the message with which a command line is refused before any work."""
-    with pytest.raises(launch.LaunchError) as error:
+
+    def prepare() -> None:
         line = launch.CommandLine(arguments)
         launch.check_preset_exists(line)
         launch.compose(line)
+
+    with pytest.raises(launch.LaunchError) as error:
+        prepare()
     message = str(error.value)
     assert "\n" not in message
     return message
@@ -97,7 +101,9 @@ def test_every_preset_has_a_name_of_its_own_and_is_found():
         ([*PRETRAINING, "task.data={data}", "dataset.batch_size=many"], "batch_size.*could not be converted to Integer|Value 'many'"),
         ([*PRETRAINING, "task.data={data}", "optimizer.adam_bets=[0.9,0.9]"], "did you mean adam_betas"),
         ([*PRETRAINING, "task.data={data}", "model._name=wav2vec2"], "model._name=wav2vec2 is stock.*model._name=ecg_wav2vec2"),
-        ([*PRETRAINING, "task.data={data}", "criterion._name=clocs"], "criterion._name=cmsc"),
+        ([*PRETRAINING, "task.data={data}", "criterion._name=clocs"], "no criterion is called 'clocs'"),
+        ([*PRETRAINING, "task.data={data}", "task.perturbation_mode=[emg]"], "task.perturbation_mode: no 'emg'; there is: random_leads_masking"),
+        ([*CLASSIFICATION, "task.data={data}", "criterion.report_cinc_score=true"], "report_cinc_score needs the 26 classes"),
         ([*PRETRAINING, "task.data={data}", "task._name=ecg_pretrain"], "no task is called 'ecg_pretrain'; did you mean ecg_pretraining"),
         ([*PRETRAINING, "task.data={data}", "checkpoint.restore_file=lost.pt"], "checkpoint.restore_file=lost.pt does not exist"),
         ([*CLASSIFICATION, "task.data={data}", "checkpoint.best_checkpoint_metric=auroq"], "is never logged.*did you mean .*auroc"),

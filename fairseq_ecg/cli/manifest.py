@@ -121,7 +121,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", type=Path, help="folder of the recordings, as distributed")
     add("--dest", type=Path, required=True, help="folder to write to")
-    add("--rate", type=float, help="rate of the store in Hz (default: that of the recordings)")
+    add(
+        "--rate",
+        type=float,
+        help="rate of the store in Hz (default: 500; for ptb-xl its --sampling)",
+    )
     add("--workers", type=int, default=_usable_cpus(), help="processes (all: %(default)s)")
     add("--overwrite", action="store_true", help="discard what an earlier build left in DEST")
     add("--dtype", choices=tuple(DTYPES), default=defaults.dtype, help="of the store (int16)")

@@ -111,6 +111,7 @@ def register_corpus(name: str) -> Callable[[CorpusClass], CorpusClass]:
     Returns:
         A class decorator.
     """
+    name = name.replace("_", "-")
 
     def register(cls: CorpusClass) -> CorpusClass:
         if name in _CORPORA and _CORPORA[name].__qualname__ != cls.__qualname__:

@@ -31,8 +31,8 @@ def test_one_element_tensors_of_any_shape_and_kind_are_accepted():
 
 
 def test_large_counts_stay_exact():
-    logs = [{"n": torch.tensor(2**24 + 1)}, {"n": torch.tensor(2)}]
-    assert sum_logs(logs, ("n",))["n"] == 2**24 + 3
+    logs = [{"n": torch.tensor(2**24 + 1), "loss": torch.tensor(0.5)}, {"n": torch.tensor(2)}]
+    assert sum_logs(logs, ("n", "loss")) == {"n": 2**24 + 3, "loss": 0.5}
 
 
 def test_gradients_do_not_matter():

@@ -356,6 +356,14 @@ def test_the_best_score_in_the_log_is_that_of_the_exact_metric(
 # --- checkpoints --------------------------------------------------------------------------------
 
 
+def test_the_contract_is_saved_also_by_a_task_that_has_loaded_nothing(data):
+    task = pretraining(data, sample_rate=100, segment_s=0.5)
+    task.get_checkpoint_dict()
+    contract = task.state_dict()["input_contract"]
+    assert (contract["rate_hz"], contract["segment_s"]) == (100, 0.5)
+    assert contract["trained_on"] == {}
+
+
 def test_the_early_stopping_counter_travels_through_the_task_state(data, monkeypatch):
     counter = fairseq_train.should_stop_early
     monkeypatch.setattr(counter, "best", 0.25, raising=False)

@@ -1,0 +1,1 @@
+"""One file per public dataset: where its recordings, labels, patients and official splits are."""
