@@ -196,7 +196,8 @@ def _draw(dest: Path, manifests: Path, result: Evaluation) -> None:
     store = Store(manifests / "store")
     values = store.read(store.row_of(result.names[row]))
     signal = EcgSignal(values, float(store.rate_hz), STANDARD_LEADS)
-    order = sorted(range(len(result.labels)), key=lambda k: -result.probability[row, k])[:8]
+    order = sorted(range(len(result.labels)), key=lambda k: -result.probability[row, k])
+    order = [k for place, k in enumerate(order) if place < 6 or result.truth[row, k]]
     labels = [
         (result.labels[k], float(result.probability[row, k]), bool(result.truth[row, k]))
         for k in order
