@@ -7,8 +7,10 @@ import time
 import numpy as np
 import pytest
 import torch
+from fairseq import tasks
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+import fairseq_ecg_launch as launch
 from tests.runs import CLASSIFICATION, PRETRAINING, Run, logged, train, write_segments
 
 # What must not depend on when, where and how often a run was interrupted.
@@ -189,7 +191,7 @@ def test_finetuning_starts_from_the_pretrained_weights(tmp_path, segments):
     assert 0 < change < 0.5
 
 
-def test_bf16_autocast_and_compile_are_keys_of_the_task(tmp_path, segments):
+def test_bf16_autocast_is_a_key_of_the_task_and_stays_close_to_float32(tmp_path, segments):
     exact = train(
         tmp_path / "exact", [*CLASSIFICATION, f"task.data={segments}", "optimization.max_epoch=1"]
     )
@@ -205,6 +207,17 @@ def test_bf16_autocast_and_compile_are_keys_of_the_task(tmp_path, segments):
     a, b = (logged(run.cwd)[-1]["loss"] for run in (exact, bf16))
     assert a != b
     assert a == pytest.approx(b, rel=0.05)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_compile_is_a_key_of_the_task_and_keeps_the_keys_of_the_weights(segments, wanted):
+    line = launch.CommandLine(
+        [*CLASSIFICATION, f"task.data={segments}", f"task.compile={str(wanted).lower()}"]
+    )
+    cfg = launch.compose(line)
+    model = tasks.setup_task(cfg.task).build_model(cfg.model)
+    assert (model._compiled_call_impl is not None) is wanted
+    assert not any("_orig_mod" in key for key in model.state_dict())
 
 
 def test_jobs_of_one_sweep_do_not_inherit_each_others_best_score(tmp_path, segments):

@@ -9,7 +9,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import register_task
 
 from fairseq_ecg.data.dataset import BaseEcgDataset
-from fairseq_ecg.data.manifest import LABELS_FILE, Manifest, read_manifest
+from fairseq_ecg.data.manifest import LABELS_FILE, Manifest, read_classes
 from fairseq_ecg.data.sources import FolderSource, Source
 from fairseq_ecg.data.wrappers import LabelledDataset
 from fairseq_ecg.tasks._base import EcgTask, EcgTaskConfig
@@ -128,11 +128,8 @@ def encode_labels(manifest: Manifest, names: List[str]) -> np.ndarray:
 
 
 def _vocabulary(data: Path) -> Optional[List[str]]:
-    for split in ("train", "valid", "test"):
-        if (data / f"{split}.tsv").is_file():
-            classes = read_manifest(data / f"{split}.tsv").classes
-            return None if classes is None else list(classes)
-    return None
+    path = data / LABELS_FILE
+    return list(read_classes(path)) if path.is_file() else None
 
 
 def _label_array(path: str) -> np.ndarray:

@@ -46,8 +46,9 @@ def test_every_window_has_the_label_of_its_recording(data):
 
 def test_a_label_that_the_vocabulary_lacks_is_refused(data):
     (data / "labels.txt").write_text("a\nb\n")
+    task = classification(data)
     with pytest.raises(ValueError, match=r"line 2: class 'c' is not in .*labels.txt"):
-        classification(data)
+        task.load_dataset("train")
 
 
 def test_recordings_without_labels_are_refused_with_the_way_out(tmp_path):
