@@ -316,8 +316,8 @@ def main() -> None:
         f"W2V+CMSC, base size (D 768, 100 negatives, 640 codes), B = {args.batch} segments of "
         f"12 x 2500, float32, {args.device}, {threads} threads, median of {args.repeat}"
     )
-    compare_loading(args.batch, args.repeat)
     compare_parts(args.batch, args.device, args.repeat)
+    compare_loading(args.batch, args.repeat)
     compare_steps(args.batch, args.layers, args.device, args.repeat)
 
 
