@@ -1,12 +1,23 @@
-"""``fairseq-ecg VERB ...``: parse, call, print. Each verb is one file here and a plain function."""
+"""``fairseq-ecg VERB ...``: parse, call, print.
+
+Each verb is one file of this folder with a function ``add_parser``, and a plain function besides.
+"""
 
 import argparse
+import importlib
+import pkgutil
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
-from fairseq_ecg.cli import demo, evaluate, manifest, synthesize
+from fairseq_ecg import cli
 
-VERBS = (manifest, evaluate, synthesize, demo)
+
+def verbs() -> list[ModuleType]:
+    """Return the modules of this folder that have a verb, in the order of their names."""
+    names = sorted(module.name for module in pkgutil.iter_modules(cli.__path__))
+    modules = [importlib.import_module(f"{cli.__name__}.{name}") for name in names]
+    return [module for module in modules if hasattr(module, "add_parser")]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -19,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     subparsers.add_parser("train", help="train; the same as fairseq-hydra-train", add_help=False)
-    for module in VERBS:
+    for module in verbs():
         module.add_parser(subparsers)
     return parser
 
