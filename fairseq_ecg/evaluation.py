@@ -48,6 +48,7 @@ def evaluate(
     batch_size: int = 64,
     threshold: float = 0.5,
     device: str = "cpu",
+    leads: object = None,
 ) -> Evaluation:
     """Score every recording of a split.
 
@@ -60,6 +61,8 @@ def evaluate(
         batch_size: Segments per forward pass.
         threshold: A class is decided where its probability is above this.
         device: Where to compute.
+        leads: Silence all leads but these (see ``data/leads.choose_leads``); None leaves them as
+            the checkpoint's task has them.
 
     Raises:
         ValueError: If the checkpoint is no classifier, or does not fit the data (rate, classes).
@@ -67,7 +70,7 @@ def evaluate(
     if score_per not in ("record", "segment"):
         raise ValueError(f"score_per must be record or segment, got {score_per!r}")
     checkpoint = read_checkpoint(path)
-    task = _task(checkpoint, data)
+    task = _task(checkpoint, data, leads)
     labels = _check_labels(path, checkpoint, task)
     task.load_dataset(split, training=False)
     source = task.dataset(split).dataset.source
@@ -89,7 +92,7 @@ def evaluate(
     )
 
 
-def _task(checkpoint: Checkpoint, data: str) -> EcgTask:
+def _task(checkpoint: Checkpoint, data: str, leads: object = None) -> EcgTask:
     """Return the task the checkpoint was trained with, pointed at other data."""
     cfg = {
         **checkpoint.task_cfg,
@@ -97,6 +100,8 @@ def _task(checkpoint: Checkpoint, data: str) -> EcgTask:
         "data": data,
         "label_file": None,  # of the training data, perhaps on another machine
     }
+    if leads is not None:
+        cfg.update(leads_to_load=leads, enable_padding_leads=True)
     cfg.setdefault("seed", 1)
     return tasks.setup_task(OmegaConf.create(cfg), from_checkpoint=True)
 

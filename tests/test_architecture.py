@@ -22,6 +22,7 @@ EVERYBODY = {"resources", "_discover"}
 ALL_ROOMS = {
     *("data", "transforms", "corpora", "tasks", "modules", "models", "criterions", "metrics"),
     *("interop", "plots", "engine", "preflight", "checkpoint", "evaluation", "training_log"),
+    "lead_robustness",
 }
 # The design: data -> transforms -> tasks, data -> corpora, modules -> models,
 # metrics -> criterions; interop knows models and data; everything -> cli.
@@ -41,6 +42,7 @@ KNOWS = {
     "checkpoint": set(),
     "evaluation": set(),
     "training_log": set(),
+    "lead_robustness": {"checkpoint", "data", "evaluation"},
     "cli": ALL_ROOMS,
     "__init__": {"models", "tasks", "criterions", "engine", "checkpoint", "_quiet_import"},
     "fairseq_ecg_launch": {"cli", "preflight"},

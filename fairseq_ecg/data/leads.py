@@ -6,6 +6,7 @@ import ast
 import difflib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +16,18 @@ from fairseq_ecg.data.signal import EcgSignal
 STANDARD_LEADS: tuple[str, ...] = (
     "I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6",
 )  # fmt: skip
+
+# The reduced sets of the PhysioNet/CinC 2021 challenge; one lead: Oh et al., CHIL 2022, Table 1.
+LEAD_SETS: dict[str, tuple[str, ...]] = {
+    "12-lead": STANDARD_LEADS,
+    "6-lead": ("I", "II", "III", "aVR", "aVL", "aVF"),
+    "4-lead": ("I", "II", "III", "V2"),
+    "3-lead": ("I", "II", "V2"),
+    "2-lead": ("I", "II"),
+    "1-lead": ("I",),
+}
+# Oh et al. write P-3 for three leads in their rows of twelve, the others silent.
+_PADDED_SETS = {f"P-{name.removesuffix('-lead')}": name for name in LEAD_SETS}
 
 _BY_FOLDED = {name.casefold(): name for name in STANDARD_LEADS}
 # Brazilian, Spanish and Italian devices write D for "derivacion": DI or D1 is lead I.
@@ -52,7 +65,8 @@ def parse_leads(spec: object) -> list[int]:
 
     Args:
         spec: None for all twelve; a sequence of row numbers or names; or a string holding such
-            a list (`"[0, 1]"`, `"['I', 'II']"`) or names separated by commas (`"I,II"`).
+            a list (`"[0, 1]"`, `"['I', 'II']"`), names separated by commas (`"I,II"`), or the name
+            of one of the `LEAD_SETS` (`"3-lead"`).
 
     Returns:
         Row numbers 0..11, in the order given.
@@ -73,6 +87,41 @@ def parse_leads(spec: object) -> list[int]:
         names = ", ".join(STANDARD_LEADS[row] for row in repeated)
         raise ValueError(f"each lead may be chosen once, but {spec!r} repeats {names}")
     return rows
+
+
+@dataclass(frozen=True)
+class LeadChoice:
+    """Which leads a network is given.
+
+    Args:
+        rows: Rows of the twelve that carry signal, in the order wanted.
+        padded: Whether all twelve rows are there, the others silent.
+    """
+
+    rows: tuple[int, ...]
+    padded: bool = False
+
+    @property
+    def leads(self) -> tuple[str, ...]:
+        """Leads of the rows that the network is given."""
+        return STANDARD_LEADS if self.padded else tuple(STANDARD_LEADS[row] for row in self.rows)
+
+
+def choose_leads(spec: object, padded: bool = False) -> LeadChoice:
+    """Read ``task.leads_to_load`` and ``task.enable_padding_leads``.
+
+    Args:
+        spec: What ``parse_leads`` reads; or ``"P-6"`` and the like, a set of ``LEAD_SETS`` in its
+            rows of twelve.
+        padded: Keep twelve rows whatever ``spec`` is.
+
+    Raises:
+        ValueError: As ``parse_leads``.
+    """
+    name = _PADDED_SETS.get(spec.strip().upper()) if isinstance(spec, str) else None
+    if name is not None:
+        return LeadChoice(tuple(parse_leads(name)), padded=True)
+    return LeadChoice(tuple(parse_leads(spec)), padded)
 
 
 def lead_rows(names: Sequence[str]) -> list[int]:
@@ -137,6 +186,8 @@ def _items_of(spec: object) -> list[object]:
         text = spec.strip()
         if text.casefold() in ("none", "null"):
             return list(range(len(STANDARD_LEADS)))
+        if text.casefold() in LEAD_SETS:
+            return list(LEAD_SETS[text.casefold()])
         if not text.startswith(("[", "(")):
             return [item.strip() for item in text.split(",") if item.strip()]
         try:
@@ -173,6 +224,6 @@ def _row_of(item: object) -> int:
         raise ValueError(
             f"unknown lead {item!r}"
             + (f"; near: {hint}" if hint else "")
-            + f"; known: {', '.join(STANDARD_LEADS)}"
+            + f"; known: {', '.join(STANDARD_LEADS)}; sets: {', '.join(LEAD_SETS)}"
         )
     raise ValueError(f"a lead must be a row number or a name, but is {item!r}")

@@ -16,7 +16,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
 from fairseq_ecg.checkpoint import Checkpoint, CheckpointError, load_weights, read_checkpoint
-from fairseq_ecg.models.ecg_transformer import EcgTransformer, EcgTransformerConfig
+from fairseq_ecg.models.ecg_transformer import (
+    EcgTransformer,
+    EcgTransformerConfig,
+    number_of_leads,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +185,7 @@ def build_encoder(cfg: EcgFinetuningConfig, task: Any = None) -> EcgTransformer:
         return _pretrained_encoder(cfg, task)
     if known:
         return EcgTransformer(_encoder_config(cfg, OmegaConf.create(cfg.encoder_config)))
-    return EcgTransformer(_fresh_config(cfg))
+    return EcgTransformer(_fresh_config(cfg, task))
 
 
 def sizes_of(state: Mapping[str, Tensor]) -> Dict[str, Any]:
@@ -252,9 +256,10 @@ def _encoder_config(cfg: EcgFinetuningConfig, found: Mapping[str, Any]) -> EcgTr
     return OmegaConf.merge(OmegaConf.structured(EcgTransformerConfig), values)
 
 
-def _fresh_config(cfg: EcgFinetuningConfig) -> EcgTransformerConfig:
+def _fresh_config(cfg: EcgFinetuningConfig, task: Any) -> EcgTransformerConfig:
     names = [f.name for f in fields(EcgTransformerConfig)]
     config = _encoder_config(cfg, {name: getattr(cfg, name) for name in names})
+    config.in_d = number_of_leads(cfg.in_d, task)
     if config.feature_grad_mult == 0:
         logger.warning(
             "model.feature_grad_mult is 0, but no checkpoint is loaded: random convolutions would "

@@ -6,7 +6,7 @@ Shapes: B batch, C leads, T samples, L frames, E channels of the convolutions, D
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Mapping, Optional
 
 import torch
 from fairseq.dataclass import FairseqDataclass
@@ -114,7 +114,9 @@ class EcgTransformerConfig(FairseqDataclass):
         default="[(256, 2, 2)] * 4",
         metadata={"help": "convolution blocks, as lists of (channels, kernel, stride)"},
     )
-    in_d: int = field(default=12, metadata={"help": "number of leads"})
+    in_d: Optional[int] = field(
+        default=12, metadata={"help": "number of leads; null: as many as the task gives"}
+    )
     conv_bias: bool = field(default=False, metadata={"help": "bias in the convolutions"})
     feature_grad_mult: float = field(
         default=1.0, metadata={"help": "factor on gradients into the convolutions; 0 freezes them"}
@@ -157,8 +159,30 @@ class EcgTransformer(BaseFairseqModel):
 
     @classmethod
     def build_model(cls, cfg: EcgTransformerConfig, task: Any = None) -> "EcgTransformer":
-        """Build the model from its configuration; the task is not asked."""
+        """Build the model from its configuration.
+
+        Args:
+            cfg: The model's configuration.
+            task: Gives ``num_leads`` where ``cfg.in_d`` is None.
+
+        Raises:
+            ValueError: If the configuration cannot work.
+        """
+        cfg.in_d = number_of_leads(cfg.in_d, task)
         return cls(cfg)
+
+    @classmethod
+    def config_from_checkpoint(
+        cls, model_cfg: Mapping[str, Any], state: Mapping[str, Tensor]
+    ) -> Dict[str, Any]:
+        """Complete a checkpoint's configuration by what its tensors show.
+
+        Args:
+            model_cfg: The model's configuration in the checkpoint.
+            state: Its state dict.
+        """
+        first_conv = state.get("feature_extractor.conv_layers.0.0.weight")
+        return {**model_cfg, **({} if first_conv is None else {"in_d": first_conv.shape[1]})}
 
     def forward(
         self, source: Tensor, padding_mask: Optional[Tensor] = None
@@ -270,6 +294,28 @@ class EcgTransformer(BaseFairseqModel):
             with torch.no_grad():
                 encoded["saliency"] = self.encoder.attention_weights(x + self.conv_pos(x), mask)
         return encoded
+
+
+def number_of_leads(asked: Optional[int], task: Any) -> int:
+    """Return the number of leads that was asked for, or the task's.
+
+    Args:
+        asked: ``model.in_d``.
+        task: Its ``num_leads``, if it has any, must agree.
+
+    Raises:
+        ValueError: If the number is unknown or differs from the task's.
+    """
+    of_task = getattr(task, "num_leads", None)
+    if asked is None and of_task is None:
+        raise ValueError("model.in_d is not set and the task does not know it; give a number")
+    if asked is not None and of_task is not None and asked != of_task:
+        raise ValueError(
+            f"model.in_d is {asked}, but the task gives {of_task} leads; give model.in_d=null to "
+            "take the task's number, or keep twelve rows with a padded set such as "
+            "task.leads_to_load=P-3, or with task.enable_padding_leads=true"
+        )
+    return of_task if asked is None else asked
 
 
 def check_supported(cfg: EcgTransformerConfig) -> None:

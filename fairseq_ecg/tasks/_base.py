@@ -22,7 +22,7 @@ from omegaconf import II, MISSING, DictConfig, OmegaConf
 
 from fairseq_ecg import engine, preflight
 from fairseq_ecg.data.dataset import BaseEcgDataset, EcgDataset, cut_windows
-from fairseq_ecg.data.leads import STANDARD_LEADS, parse_leads
+from fairseq_ecg.data.leads import choose_leads
 from fairseq_ecg.data.manifest import Manifest, read_manifest
 from fairseq_ecg.data.sources import Source, open_source
 from fairseq_ecg.transforms.normalize import Standardize
@@ -38,7 +38,10 @@ class EcgTaskConfig(FairseqDataclass):
     data: str = field(default=MISSING, metadata={"help": "folder with train.tsv, valid.tsv, ..."})
     leads_to_load: Any = field(
         default=None,
-        metadata={"help": "leads to use, as numbers 0..11 or names: '[0, 1]', [I, II]; null: all"},
+        metadata={
+            "help": "leads to use: numbers 0..11 or names ('[0, 1]', [I, II]), a set (3-lead), or a "
+            "set with the other rows silent (P-3); null: all"
+        },
     )
     enable_padding_leads: bool = field(
         default=False,
@@ -115,7 +118,7 @@ class EcgTask(FairseqTask):
 
     def __init__(self, cfg: EcgTaskConfig) -> None:
         super().__init__(cfg)
-        self.rows = parse_leads(_plain(cfg.leads_to_load))
+        self.leads = choose_leads(_plain(cfg.leads_to_load), cfg.enable_padding_leads)
         self.standardize = _standardize(cfg)
         self.perturbations = _perturbations(cfg)
         self.autocast_bf16 = cfg.autocast_bf16
@@ -134,6 +137,11 @@ class EcgTask(FairseqTask):
         return cls(cfg)
 
     # --- data -----------------------------------------------------------------------------------
+
+    @property
+    def num_leads(self) -> int:
+        """Number of leads C of a batch."""
+        return len(self.leads.leads)
 
     def load_dataset(
         self,
@@ -194,8 +202,8 @@ class EcgTask(FairseqTask):
     def pipeline(self, training: bool) -> Pipeline:
         """Return the transforms of a split; perturbations only in training."""
         return build_pipeline(
-            rows=self.rows,
-            pad_leads=self.cfg.enable_padding_leads,
+            rows=self.leads.rows,
+            pad_leads=self.leads.padded,
             filter_signal=self.cfg.filter,
             standardize=self.standardize,
             perturbations=self.perturbations if training else (),
@@ -324,12 +332,9 @@ class EcgTask(FairseqTask):
 
     def _input_contract(self) -> Dict[str, Any]:
         """Return what the network expects of its input, stored with every checkpoint."""
-        leads = list(STANDARD_LEADS)
-        if not self.cfg.enable_padding_leads:
-            leads = [STANDARD_LEADS[row] for row in self.rows]
         return {
             "rate_hz": self.cfg.sample_rate,
-            "leads": leads,
+            "leads": list(self.leads.leads),
             "unit": "mV" if self.standardize is None else "standard deviations",
             "normalize": self.cfg.normalize,
             "filter": self.cfg.filter,

@@ -4,6 +4,7 @@ import pytest
 from fairseq_ecg.data.leads import (
     STANDARD_LEADS,
     canonical_lead,
+    choose_leads,
     lead_rows,
     parse_leads,
     to_standard,
@@ -104,3 +105,32 @@ def test_to_standard_does_not_mistake_a_reversed_order_for_the_standard_one():
 def test_to_standard_refuses_a_recording_without_any_standard_lead():
     with pytest.raises(ValueError, match="'ECG'"):
         to_standard(EcgSignal(np.ones((1, 4), np.float32), 300.0, ("ECG",)))
+
+
+# --- sets of leads --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "leads"),
+    [
+        ("12-lead", STANDARD_LEADS),
+        ("6-lead", ("I", "II", "III", "aVR", "aVL", "aVF")),
+        ("4-lead", ("I", "II", "III", "V2")),
+        ("3-lead", ("I", "II", "V2")),
+        ("2-Lead", ("I", "II")),
+        (" 1-lead ", ("I",)),
+    ],
+)
+def test_a_set_may_stand_for_its_leads_alone_or_in_twelve_rows(name, leads):
+    assert choose_leads(name).leads == leads
+    assert not choose_leads(name).padded
+    padded = choose_leads(f" p-{name.strip().split('-')[0]} ")
+    assert padded.leads == STANDARD_LEADS
+    assert tuple(STANDARD_LEADS[row] for row in padded.rows) == leads
+    assert choose_leads(name, padded=True) == padded
+
+
+@pytest.mark.parametrize("name", ["P-5", "5-lead", "P-lead", "P3"])
+def test_unknown_sets_are_refused_with_those_there_are(name):
+    with pytest.raises(ValueError, match=r"unknown lead.*sets: 12-lead, .*1-lead"):
+        choose_leads(name)
