@@ -6,6 +6,7 @@ called again without effect. Each function below cures one defect of ``fairseq-f
 """
 
 import collections
+import hashlib
 import logging
 import os
 import shutil
@@ -16,6 +17,7 @@ import zipfile
 import numpy as np
 import omegaconf
 import torch
+import torch.distributed as dist
 from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
@@ -125,6 +127,22 @@ def wrap_cpu_models_without_device_ids() -> None:
     fairseq always passes ``device_ids=[...]``, which torch refuses for a model on the CPU.
     """
     distributed_fairseq_model.DistributedDataParallel = _DistributedDataParallel
+
+
+def seed_apart(seed: int, update: int) -> None:
+    """Give each process but the first a stream of its own for masks, negatives and dropout.
+
+    fairseq seeds every process alike before an update (seed + update), so that all processes mask
+    the same frames. The first process keeps that seed: one process computes what it always did.
+
+    Args:
+        seed: ``common.seed``.
+        update: Number of updates done.
+    """
+    rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    if rank:
+        digest = hashlib.sha256(f"{seed}:{update}:{rank}".encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:8], "little"))
 
 
 def forget_earlier_jobs() -> None:

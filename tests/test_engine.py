@@ -12,6 +12,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 from fairseq.models import distributed_fairseq_model
+from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
 
 from fairseq_ecg import engine
@@ -94,6 +95,27 @@ def test_ddp_on_the_cpu_gets_no_device_ids_and_torch_would_refuse_them(tmp_path)
         assert wrapped.device_ids is None
     finally:
         torch.distributed.destroy_process_group()
+
+
+def drawn_by(monkeypatch, rank, seed=1, update=3):
+    monkeypatch.setattr(engine.dist, "is_initialized", lambda: rank is not None)
+    monkeypatch.setattr(engine.dist, "get_rank", lambda: rank)
+    torch.manual_seed(seed + update)  # as the engine does
+    engine.seed_apart(seed, update)
+    return torch.rand(3).tolist()
+
+
+def test_processes_draw_apart_and_the_first_one_as_if_alone(monkeypatch):
+    alone = drawn_by(monkeypatch, None)
+    assert drawn_by(monkeypatch, 0) == alone
+    others = [drawn_by(monkeypatch, rank) for rank in (1, 2)]
+    others += [drawn_by(monkeypatch, 1, update=4), drawn_by(monkeypatch, 1, seed=2)]
+    assert len({tuple(draw) for draw in [alone, *others]}) == 5
+    assert drawn_by(monkeypatch, 1) == others[0]
+
+
+def test_the_engine_itself_seeds_all_processes_alike():
+    assert "self.cfg.common.seed + self.get_num_updates()" in inspect.getsource(Trainer._set_seed)
 
 
 def test_scores_of_an_earlier_job_are_forgotten():

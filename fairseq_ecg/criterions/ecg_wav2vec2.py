@@ -84,6 +84,10 @@ class EcgWav2Vec2CriterionConfig(FairseqDataclass):
     )
 
 
+# Scalars of the model's output.
+LOGGABLE = ("prob_perplexity", "code_perplexity", "num_vars", "temp", "features_pen")
+
+
 @register_criterion("ecg_wav2vec2", dataclass=EcgWav2Vec2CriterionConfig)
 class EcgWav2Vec2Criterion(FairseqCriterion):
     """InfoNCE, codebook diversity and feature penalty, each times the number of masked frames.
@@ -98,6 +102,8 @@ class EcgWav2Vec2Criterion(FairseqCriterion):
         ValueError: If there are more than two weights, or a key to log is no scalar.
     """
 
+    num_terms = 3
+
     def __init__(
         self,
         task: Any,
@@ -109,9 +115,18 @@ class EcgWav2Vec2Criterion(FairseqCriterion):
         self.infonce = infonce
         self.diversity_weight, self.penalty_weight = _two_weights(loss_weights)
         self.log_keys = list(log_keys or [])
-        for key in ("logits", "target", "features", "padding_mask"):
-            if key in self.log_keys:
-                raise ValueError(f"criterion.log_keys has {key!r}; only scalars can be logged")
+        for key in self.log_keys:
+            if key not in LOGGABLE:
+                raise ValueError(
+                    f"criterion.log_keys has {key!r}; what can be logged is {', '.join(LOGGABLE)}"
+                )
+
+    @classmethod
+    def validation_metrics(cls, cfg: Any) -> List[str]:
+        """Return the names a validation logs, for ``checkpoint.best_checkpoint_metric``."""
+        accuracy = ["accuracy"] if cfg.get("infonce") else []
+        terms = [f"loss_{i}" for i in range(cls.num_terms)]
+        return ["loss", *terms, *accuracy, *(cfg.get("log_keys") or [])]
 
     def forward(
         self, model: nn.Module, sample: Dict[str, Any], reduce: bool = True

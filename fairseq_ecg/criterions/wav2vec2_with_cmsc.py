@@ -111,6 +111,8 @@ class Wav2Vec2WithCmscCriterion(EcgWav2Vec2Criterion):
         ValueError: If weights or keys to log do not fit, or ``temp`` or ``eps`` is not positive.
     """
 
+    num_terms = 4
+
     def __init__(
         self,
         task: Any,

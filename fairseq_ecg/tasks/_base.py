@@ -125,6 +125,7 @@ class EcgTask(FairseqTask):
         self.stop = engine.GracefulStop()
         self._scores: List[Dict[str, np.ndarray]] = []
         self._updates_started = False
+        self._seeded_update: Optional[int] = None
         self.state.add_factory("input_contract", self._input_contract)
 
     @classmethod
@@ -157,11 +158,12 @@ class EcgTask(FairseqTask):
             split: Name of the manifest.
             combine: Not used, as ``task_cfg``; the engine passes them.
             task_cfg: Not used.
-            training: Whether to shuffle and perturb; None: if the name contains "train".
+            training: Whether to shuffle and perturb; None: if it is ``dataset.train_subset``, or,
+                outside a run, if the name contains "train".
             **kwargs: Not used.
         """
         if training is None:
-            training = "train" in split
+            training = self._is_training(split)
         path = Path(self.cfg.data) / f"{split}.tsv"
         manifest = read_manifest(path)
         source = open_source(manifest, self.cfg.sample_rate)
@@ -175,6 +177,10 @@ class EcgTask(FairseqTask):
             len(self.datasets[split]),
             source.rate_hz,
         )
+
+    def _is_training(self, split: str) -> bool:
+        subset = self._of_run("dataset.train_subset")
+        return "train" in split if subset is None else split in subset.split(",")
 
     def build_dataset(self, manifest: Manifest, source: Source, training: bool) -> BaseEcgDataset:
         """Return the dataset of a split; tasks add labels or views around ``segments``."""
@@ -240,6 +246,9 @@ class EcgTask(FairseqTask):
         """
         model.train()
         model.set_num_updates(update_num)
+        if update_num != self._seeded_update:
+            engine.seed_apart(self.cfg.seed, update_num)
+            self._seeded_update = update_num
         with self._autocast(sample):
             loss, sample_size, logging_output = criterion(model, sample)
         if ignore_grad:
@@ -303,7 +312,7 @@ class EcgTask(FairseqTask):
         return {}
 
     def _warn_if_nothing_is_best(self, values: Dict[str, float]) -> None:
-        metric = self._of_checkpoint("best_checkpoint_metric")
+        metric = self._of_run("checkpoint.best_checkpoint_metric")
         if math.isnan(values.get(metric, 0.0)):
             logger.warning(
                 "checkpoint.best_checkpoint_metric=%s has no value on these data (a class needs "
@@ -313,11 +322,12 @@ class EcgTask(FairseqTask):
             )
 
     def _maximizes(self) -> bool:
-        return bool(self._of_checkpoint("maximize_best_checkpoint_metric"))
+        return bool(self._of_run("checkpoint.maximize_best_checkpoint_metric"))
 
-    def _of_checkpoint(self, key: str) -> Any:
-        root = self.cfg._get_root() if isinstance(self.cfg, DictConfig) else {}
-        return OmegaConf.select(root, f"checkpoint.{key}")
+    def _of_run(self, key: str) -> Any:
+        """Return a value from another section of the run's configuration; None outside a run."""
+        root = self.cfg._get_root() if isinstance(self.cfg, DictConfig) else None
+        return None if root is None else OmegaConf.select(root, key)
 
     # --- checkpoints ----------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Recording-level classification: labels of a recording on each of its segments."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -13,6 +14,8 @@ from fairseq_ecg.data.manifest import LABELS_FILE, Manifest, read_classes
 from fairseq_ecg.data.sources import FolderSource, Source
 from fairseq_ecg.data.wrappers import LabelledDataset
 from fairseq_ecg.tasks._base import EcgTask, EcgTaskConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -63,6 +66,7 @@ class EcgClassificationTask(EcgTask):
             ValueError: If the recordings have no labels, or labels of different width.
         """
         labels = self._labels(manifest, source)
+        _check_shares(labels, source.names)
         return LabelledDataset(self.segments(source, training), labels)
 
     def epoch_metrics(self, scores: Dict[str, np.ndarray]) -> Dict[str, float]:
@@ -73,6 +77,12 @@ class EcgClassificationTask(EcgTask):
 
     def _labels(self, manifest: Manifest, source: Source) -> np.ndarray:
         if manifest.classes is not None:
+            if self.label_array is not None:
+                logger.warning(
+                    "task.label_file=%s is not read: the manifests of %s name their labels",
+                    self.cfg.label_file,
+                    self.cfg.data,
+                )
             return encode_labels(manifest, self.label_names or list(manifest.classes))
         if not isinstance(source, FolderSource):
             raise ValueError(
@@ -149,6 +159,17 @@ def _stack(labels: List[np.ndarray], names: List[str]) -> np.ndarray:
                 "task.label_file, or leave one of them out"
             )
     return np.stack(labels)
+
+
+def _check_shares(labels: np.ndarray, names: List[str]) -> None:
+    wrong = np.argwhere(~((labels >= 0) & (labels <= 1)))
+    if wrong.size:
+        row, column = wrong[0]
+        raise ValueError(
+            f"{names[row]}: label {column} is {labels[row, column]:g}, but labels must be 0, 1 or a "
+            f"share between ({len(wrong)} are not); give 0 where a label is unknown, or leave the "
+            "recording out of the manifest"
+        )
 
 
 def _label_row(source: FolderSource, row: int, count: int) -> int:

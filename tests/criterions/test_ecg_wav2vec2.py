@@ -100,5 +100,5 @@ def test_three_weights_are_refused():
 
 
 def test_arrays_cannot_be_log_keys():
-    with pytest.raises(ValueError, match="only scalars can be logged"):
+    with pytest.raises(ValueError, match="what can be logged is prob_perplexity, code_perplexity"):
         EcgWav2Vec2Criterion(None, True, None, ["logits"])

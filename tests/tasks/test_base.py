@@ -7,12 +7,14 @@ import pytest
 import torch
 from fairseq import checkpoint_utils
 from fairseq_cli import train as fairseq_train
+from omegaconf import OmegaConf
 
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.manifest import read_manifest, write_manifest
 from fairseq_ecg.data.sources import open_source
 from fairseq_ecg.data.store import Store
 from fairseq_ecg.tasks._base import gather_scores
+from fairseq_ecg.tasks.ecg_pretraining import EcgPretrainingConfig, EcgPretrainingTask
 from fairseq_ecg.transforms.filter import clean
 from tests.builds import write_record
 from tests.recordings import (
@@ -208,6 +210,20 @@ def silent_share(data, split="train", **keys):
     task = pretraining(data, segment_s=0.1, perturbation_mode=["random_leads_masking"], **keys)
     source = batch(load(task, split))["net_input"]["source"].numpy()
     return (~source.any(axis=2)).mean()
+
+
+def test_in_a_run_the_training_subset_is_the_one_the_run_names(data):
+    root = OmegaConf.create(
+        {
+            "common": {"seed": 1},
+            "criterion": {"_name": "ecg_wav2vec2"},
+            "dataset": {"train_subset": "valid"},
+            "task": OmegaConf.structured(EcgPretrainingConfig(data=str(data))),
+        }
+    )
+    task = EcgPretrainingTask(root.task)
+    assert load(task, "valid").shuffle
+    assert not load(task, "train").shuffle
 
 
 def test_training_segments_are_perturbed_and_others_never(data):

@@ -55,7 +55,7 @@ def test_recordings_without_labels_are_refused_with_the_way_out(tmp_path):
     folder = write_folder(tmp_path, [100, 100])
     task = classification(folder)
     assert task.num_labels is None
-    with pytest.raises(ValueError, match="holds no label; give task.label_file|has no labels"):
+    with pytest.raises(ValueError, match="r0.*holds no label; give task.label_file"):
         task.load_dataset("train")
 
 
@@ -98,12 +98,23 @@ def test_without_a_label_file_the_label_inside_each_segment_counts(segments):
     assert batch(load(task, "valid"))["label"].tolist() == np.eye(3)[[2, 2, 2, 0]].tolist()
 
 
-def test_names_beside_the_manifest_come_before_a_label_file(segments):
+def test_names_beside_the_manifest_come_before_a_label_file(segments, caplog):
     rows = [(f"s{i}.mat", 100, "x") for i in range(4)]
     write_manifest(segments / "train.tsv", "mat", rows)
     (segments / "labels.txt").write_text("x\n")
     task = classification(segments, label_file=str(segments / "y.npy"))
     assert batch(load(task))["label"].tolist() == [[1]] * 4
+    assert "y.npy is not read: the manifests of" in caplog.text
+
+
+@pytest.mark.parametrize(("value", "shown"), [(np.nan, "nan"), (2, "2"), (-1, "-1")])
+def test_labels_that_are_no_shares_are_refused_by_name(segments, value, shown):
+    labels = np.load(segments / "y.npy", allow_pickle=False).astype(float)
+    labels[5, 3] = value
+    np.save(segments / "y.npy", labels)
+    task = classification(segments, label_file=str(segments / "y.npy"))
+    with pytest.raises(ValueError, match=rf"s1.mat: label 3 is {shown}, but .*\(2 are not\)"):
+        task.load_dataset("train")
 
 
 @pytest.mark.parametrize(
