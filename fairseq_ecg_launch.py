@@ -95,6 +95,21 @@ def find_user_dir(value: str) -> Path:
     )
 
 
+def find_config_dir(value: str) -> str:
+    """Return the folder that ``--config-dir VALUE`` means, whether it exists or not.
+
+    ``examples/METHOD/...`` of a command that was written in a checkout is looked for in the
+    installed package too.
+    """
+    path = Path(value)
+    if not path.is_dir() and path.parts[:1] == ("examples",):
+        package = package_folder()
+        for root in (package, package.parent):
+            if (root / path).is_dir():
+                return str(root / path)
+    return value
+
+
 def suggest(name: str, known: Sequence[str]) -> str:
     """Return "; did you mean ...?" for near misses of ``name``, or an empty string."""
     near = difflib.get_close_matches(name, [str(k) for k in known], n=3, cutoff=0.6)
@@ -131,6 +146,8 @@ class CommandLine:
                 if name == "--user-dir":
                     user_dir = value
                 else:
+                    if name in ("--config-dir", "-cd"):
+                        value = find_config_dir(value)
                     self.options[name] = value
                     self.flags += [name, value]
             elif word.startswith("-"):
@@ -246,12 +263,15 @@ def compose(line: CommandLine) -> object:
     from fairseq_ecg import preflight
 
     hydra_init(line.config_name)
-    folder = line.config_dir or next(
-        folder for folder in preset_folders() if (folder / f"{line.config_name}.yaml").is_file()
+    folders = [Path(line.config_dir)] if line.config_dir else []
+    folder = next(
+        folder
+        for folder in folders + preset_folders()
+        if (folder / f"{line.config_name}.yaml").is_file()
     )
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(Path(folder).resolve()), version_base="1.1"):
+        with hydra.initialize_config_dir(str(folder.resolve()), version_base="1.1"):
             cfg = hydra.compose(line.config_name, overrides=_single_overrides(line))
     except HydraException as error:
         raise LaunchError(preflight.explain_composition(error)) from None

@@ -63,14 +63,20 @@ def check(cfg: DictConfig) -> None:
 
 
 def check_parts(cfg: DictConfig) -> None:
-    """Build the task and the criterion of a checked configuration, which check their own values.
+    """Let model, task and criterion of a checked configuration check their own values.
+
+    The model is not built: that may take long. It checks in ``check(cfg)``, if it has that.
 
     Raises:
         ConfigError: What they refuse, e.g. a perturbation that does not exist.
     """
     if not str(_name(cfg, "task")).startswith("ecg_"):
         return
+    model = MODEL_REGISTRY.get(_name(cfg, "model"))
     try:
+        if hasattr(model, "check"):
+            schema = OmegaConf.structured(MODEL_DATACLASS_REGISTRY[_name(cfg, "model")])
+            model.check(OmegaConf.merge(schema, cfg.model))
         task = tasks.setup_task(cfg.task)
         task.build_criterion(cfg.criterion)
     except (ValueError, OSError) as error:
@@ -226,16 +232,23 @@ def _check_data(cfg: DictConfig) -> None:
             f"task.data={data} is not a folder; it must hold the manifests "
             "(train.tsv, valid.tsv) that `fairseq-ecg manifest` writes"
         )
-    subsets = [_value(cfg, "dataset.train_subset") or "train"]
-    if not _value(cfg, "dataset.disable_validation"):
-        subsets += str(_value(cfg, "dataset.valid_subset") or "valid").split(",")
-    for subset in subsets:
-        if subset and not (folder / f"{subset}.tsv").is_file():
+    for manifest in _manifests(cfg):
+        if not (folder / f"{manifest}.tsv").is_file():
             there = [path.stem for path in sorted(folder.glob("*.tsv"))]
             raise ConfigError(
-                f"task.data={data} has no {subset}.tsv"
-                f"{near_misses(subset, there)} (there are: {', '.join(there) or 'no manifests'})"
+                f"task.data={data} has no {manifest}.tsv"
+                f"{near_misses(manifest, there)} (there are: {', '.join(there) or 'no manifests'})"
             )
+
+
+def _manifests(cfg: DictConfig) -> list[str]:
+    """Return what the task reads of the subsets that the run trains and validates on."""
+    manifests_of = TASK_REGISTRY[_name(cfg, "task")].manifests_of
+    found = manifests_of(_value(cfg, "dataset.train_subset") or "train", training=True)
+    if not _value(cfg, "dataset.disable_validation"):
+        for subset in str(_value(cfg, "dataset.valid_subset") or "valid").split(","):
+            found += manifests_of(subset, training=False) if subset else []
+    return found
 
 
 def _check_files(cfg: DictConfig) -> None:

@@ -74,6 +74,17 @@ def test_an_option_without_its_value_is_refused():
         launch.CommandLine(["--config-name"])
 
 
+def test_a_config_dir_of_a_checkout_is_found_in_the_installed_package_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--config-dir", "examples/w2v_cmsc/config/pretraining", "--config-name", "w2v_cmsc"]
+    line = launch.CommandLine(words)
+    assert (Path(line.config_dir) / "w2v_cmsc.yaml").is_file()
+    assert line.for_hydra()[:2] == ["--config-dir", line.config_dir]
+    line = launch.CommandLine(["--config-dir", "examples/none", "--config-name", "w2v_cmsc"])
+    with pytest.raises(launch.LaunchError, match="--config-dir examples/none is not a folder"):
+        launch.check_preset_exists(line)
+
+
 def test_presets_of_one_name_are_one_preset_and_every_one_is_found():
     """A name alone must mean the same whichever folder is searched first."""
     texts = {}
@@ -104,11 +115,16 @@ def test_presets_of_one_name_are_one_preset_and_every_one_is_found():
         ([*PRETRAINING, "task.data={data}", "optimizer.adam_bets=[0.9,0.9]"], "did you mean adam_betas"),
         ([*PRETRAINING, "task.data={data}", "model._name=wav2vec2"], "model._name=wav2vec2 is stock.*model._name=ecg_wav2vec2"),
         ([*PRETRAINING, "task.data={data}", "criterion._name=clocs"], "no criterion is called 'clocs'"),
-        ([*PRETRAINING, "task.data={data}", "task.perturbation_mode=[emg]"], "task.perturbation_mode: no 'emg'; there is: random_leads_masking"),
+        ([*PRETRAINING, "task.data={data}", "task.perturbation_mode=[emg]"], "task.perturbation_mode: no 'emg'; near: emg_noise; there are: 3kg, "),
         ([*CLASSIFICATION, "task.data={data}", "criterion.report_cinc_score=true"], "report_cinc_score needs the 26 classes"),
         ([*PRETRAINING, "task.data={data}", "task._name=ecg_pretrain"], "no task is called 'ecg_pretrain'; did you mean ecg_pretraining"),
         ([*PRETRAINING, "task.data={data}", "checkpoint.restore_file=lost.pt"], "checkpoint.restore_file=lost.pt does not exist"),
         ([*CLASSIFICATION, "task.data={data}", "checkpoint.best_checkpoint_metric=auroq"], "is never logged.*did you mean .*auroc"),
+        ([*PRETRAINING, "task.data={data}", "checkpoint.best_checkpoint_metric=auroc"], "is never logged.*it logs: loss, loss_0"),
+        ([*PRETRAINING, "task.data={data}", "criterion.log_keys=[prob_perplexty]"], "log_keys has 'prob_perplexty'; what can be"),
+        ([*PRETRAINING, "task.data={data}", "model.mask_prob=0"], "apply_mask is set, but model.mask_prob is 0"),
+        ([*PRETRAINING, "task.data={data}", "model.final_dim=0"], "model.final_dim is 0; give the width"),
+        ([*PRETRAINING, "task.data={data}", "model.conv_feature_layers=open"], "open"),
         ([*CLASSIFICATION, "task.data={data}", "model.model_path=lost.pt"], "model.model_path=lost.pt does not exist"),
         ([*PRETRAINING, "task.data={data}", "distributed_training.distributed_world_size=4"], "distributed_world_size=4, but this machine has 0 GPUs.*torchrun"),
     ],

@@ -137,7 +137,7 @@ class EcgTransformer(BaseFairseqModel):
 
     def __init__(self, cfg: EcgTransformerConfig) -> None:
         super().__init__()
-        check_supported(cfg)
+        self.check(cfg)
         layers = parse_layers(cfg.conv_feature_layers)
         conv_width, width = layers[-1][0], cfg.encoder_embed_dim
         self.saliency = cfg.saliency
@@ -156,6 +156,16 @@ class EcgTransformer(BaseFairseqModel):
         self.encoder = TransformerEncoder(_transformer_sizes(cfg))
         if self.feature_grad_mult == 0:
             self.feature_extractor.requires_grad_(False)
+
+    @classmethod
+    def check(cls, cfg: EcgTransformerConfig) -> None:
+        """Refuse a configuration that cannot work, before anything is built.
+
+        Raises:
+            ValueError: Naming the key, its value and the way out.
+        """
+        check_supported(cfg)
+        parse_layers(cfg.conv_feature_layers)
 
     @classmethod
     def build_model(cls, cfg: EcgTransformerConfig, task: Any = None) -> "EcgTransformer":

@@ -65,7 +65,6 @@ class EcgWav2Vec2(EcgTransformer):
 
     def __init__(self, cfg: EcgWav2Vec2Config) -> None:
         super().__init__(cfg)
-        check_pretraining_supported(cfg)
         conv_width = self.layer_norm.normalized_shape[0]
         self.logit_temp = cfg.logit_temp
         self.num_negatives = cfg.num_negatives
@@ -82,6 +81,12 @@ class EcgWav2Vec2(EcgTransformer):
         if cfg.target_glu:
             self.target_glu = nn.Sequential(nn.Linear(cfg.final_dim, 2 * cfg.final_dim), nn.GLU())
         self.final_proj = nn.Linear(cfg.encoder_embed_dim, cfg.final_dim)
+
+    @classmethod
+    def check(cls, cfg: EcgWav2Vec2Config) -> None:
+        """Refuse a configuration that cannot work; see ``EcgTransformer.check``."""
+        super().check(cfg)
+        check_pretraining_supported(cfg)
 
     def forward(
         self,

@@ -30,6 +30,14 @@ class EcgClassificationConfig(EcgTaskConfig):
         default="segment",
         metadata={"help": "validate each segment, or the mean probability of each recording"},
     )
+    path_dataset: bool = field(
+        default=False,
+        metadata={"help": "accepted for old presets; only false: build a store instead"},
+    )
+    load_specific_lead: bool = field(
+        default=False,
+        metadata={"help": "accepted for old presets; only false: use leads_to_load instead"},
+    )
 
 
 @register_task("ecg_classification", dataclass=EcgClassificationConfig)
@@ -42,6 +50,12 @@ class EcgClassificationTask(EcgTask):
 
     def __init__(self, cfg: EcgClassificationConfig) -> None:
         super().__init__(cfg)
+        for key in ("path_dataset", "load_specific_lead"):
+            if cfg.get(key):
+                raise ValueError(
+                    f"task.{key}=true is not supported: it belongs to question answering; build a "
+                    "store with `fairseq-ecg manifest`, or choose leads with task.leads_to_load"
+                )
         self.label_names: Optional[List[str]] = _vocabulary(Path(cfg.data))
         self.label_array: Optional[np.ndarray] = None
         if cfg.label_file:

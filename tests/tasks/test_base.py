@@ -203,6 +203,26 @@ def test_normalization_without_statistics_is_refused(data, statistics):
             pretraining(data, **{**keys, lost: None})
 
 
+@pytest.mark.parametrize(
+    ("neutral", "refused", "way_out"),
+    [
+        ({"leads_bucket": None}, {"leads_bucket": "[0, 1]"}, "task.leads_to_load"),
+        ({"num_batch_buckets": 0}, {"num_batch_buckets": 5}, "order of their length"),
+        (
+            {"precompute_mask_indices": False, "inferred_w2v_config": {"mask_prob": 0.65}},
+            {"precompute_mask_indices": True},
+            "the model draws its masks itself",
+        ),
+    ],
+)
+def test_keys_of_old_presets_may_stand_there_as_long_as_they_ask_for_nothing(
+    data, neutral, refused, way_out
+):
+    pretraining(data, bucket_selection="uniform", **neutral)
+    with pytest.raises(ValueError, match=f"task.{next(iter(refused))}=.* is not supported.*{way_out}"):
+        pretraining(data, **refused)
+
+
 # --- perturbations ------------------------------------------------------------------------------
 
 
@@ -265,7 +285,7 @@ def test_conditional_masking_takes_its_counts_from_the_configuration(data):
     [
         ({"p": [1.0, 0.5]}, r"task.p has 2 values for 1 perturbations: \['random_leads_masking'\]"),
         ({"p": [1.5]}, r"task.p must lie in \[0, 1\], but random_leads_masking has 1.5"),
-        ({"perturbation_mode": ["random_lead_masking"]}, "no 'random_lead_masking'; there is"),
+        ({"perturbation_mode": ["random_lead_masking"]}, "no 'random_lead_masking'; near: rand"),
         ({"mask_leads_selection": "some"}, "mask_leads_selection='some' must be random or cond"),
         ({"mask_leads_prob": 1.5}, r"mask_leads_prob must lie in \[0, 1\], got 1.5"),
         (

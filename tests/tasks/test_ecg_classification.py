@@ -69,6 +69,13 @@ def test_a_store_without_labels_names_the_folder_to_give(tmp_path):
         load(classification(tmp_path))
 
 
+@pytest.mark.parametrize("key", ["path_dataset", "load_specific_lead"])
+def test_question_answering_data_are_refused(data, key):
+    classification(data, **{key: False})
+    with pytest.raises(ValueError, match=f"task.{key}=true is not supported: it belongs to quest"):
+        classification(data, **{key: True})
+
+
 # --- labels of fairseq-signals ------------------------------------------------------------------
 
 
