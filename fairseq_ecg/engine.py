@@ -8,9 +8,11 @@ called again without effect. Each function below cures one defect of ``fairseq-f
 import collections
 import hashlib
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import typing
 import zipfile
 
@@ -18,6 +20,7 @@ import numpy as np
 import omegaconf
 import torch
 import torch.distributed as dist
+import torch.utils.data
 from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
@@ -35,6 +38,7 @@ def adjust() -> None:
     allow_plain_values_in_checkpoints()
     publish_checkpoints_atomically()
     wrap_cpu_models_without_device_ids()
+    keep_loader_workers_through_sigterm()
 
 
 def safe_globals() -> list:
@@ -127,6 +131,37 @@ def wrap_cpu_models_without_device_ids() -> None:
     fairseq always passes ``device_ids=[...]``, which torch refuses for a model on the CPU.
     """
     distributed_fairseq_model.DistributedDataParallel = _DistributedDataParallel
+
+
+def _obey_only_the_parent() -> None:
+    """Let SIGTERM end this process only if the process that started it sends it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    parent = multiprocessing.parent_process().pid  # with a fork server not os.getppid()
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _worker_loop(*args: typing.Any) -> None:
+    _obey_only_the_parent()
+    _torch_worker_loop(*args)
+
+
+_torch_worker_loop = torch.utils.data._utils.worker._worker_loop
+
+
+def keep_loader_workers_through_sigterm() -> None:
+    """Keep loader workers alive when a scheduler sends SIGTERM to the whole process group.
+
+    The main process then finishes its update and saves (``GracefulStop``); without this its
+    workers die of the same signal, and it dies of theirs. They still end when it tells them to, and
+    when it is gone.
+    """
+    torch.utils.data._utils.worker._worker_loop = _worker_loop
 
 
 def seed_apart(seed: int, update: int) -> None:

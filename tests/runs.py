@@ -150,9 +150,9 @@ class Run:
         return max(abs(process.exitcode) for process in self.processes)
 
     def signal(self, number: int) -> None:
-        """Send a signal to every process; SIGKILL also to its loader workers."""
+        """Send a signal to every process and its loader workers, as a scheduler does."""
         for process in self.processes:
-            for send in (os.killpg, os.kill) if number == signal.SIGKILL else (os.kill,):
+            for send in (os.killpg, os.kill) if number == signal.SIGKILL else (os.killpg,):
                 with contextlib.suppress(ProcessLookupError):  # no group yet, or gone already
                     send(process.pid, number)
         if number == signal.SIGKILL:

@@ -78,15 +78,23 @@ def _wait_until_saving(run, timeout=60):
         time.sleep(0.0005)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_sigterm_saves_ends_with_0_and_continues_exactly(tmp_path, segments, processes):
+@pytest.mark.parametrize(
+    ("processes", "workers", "whole_group"), [(1, 0, False), (2, 0, False), (1, 2, True)]
+)
+def test_sigterm_saves_ends_with_0_and_continues_exactly(
+    tmp_path, segments, processes, workers, whole_group
+):
     arguments = [*PRETRAINING, f"task.data={segments}", "optimization.max_epoch=30"]
+    arguments += [f"dataset.num_workers={workers}"]
     expected = lines(train(tmp_path / "whole", arguments, processes).cwd)
     run = Run(tmp_path / "stopped", arguments, processes)
     while not (run.cwd / "run/hydra_train.log").exists() or len(logged(run.cwd)) < 5:
         assert run.running
         time.sleep(0.01)
-    run.processes[-1].terminate()  # one process is told, all stop after the same update
+    if whole_group:
+        run.signal(signal.SIGTERM)  # a scheduler tells the loader workers too
+    else:
+        run.processes[-1].terminate()  # one process is told, all stop after the same update
     assert run.wait() == 0
     stopped = lines(run.cwd)
     assert 5 <= len(stopped) < len(expected)

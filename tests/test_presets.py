@@ -1,0 +1,102 @@
+"""Every preset builds what it names and learns from real segments; a new one by being there."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from fairseq import optim, tasks
+from fairseq.optim import lr_scheduler
+from omegaconf import OmegaConf
+
+import fairseq_ecg_launch as launch
+from fairseq_ecg.corpora._build import build_manifest
+from fairseq_ecg.data.manifest import read_manifest, write_manifest
+from fairseq_ecg.resources import examples_dir
+from tests.conftest import SHARED
+from tests.recordings import write_tone_store
+
+PRESETS = sorted(examples_dir().rglob("*.yaml"))
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> dict[str, Path]:
+    """Folders of manifests by task: real recordings, or synthetic ones where ../shared is absent.
+
+    Real are 186 recordings of PhysioNet/CinC 2021 with their 26 classes.
+    """
+    folder = tmp_path_factory.mktemp("corpus")
+    if (SHARED / "data").is_dir():
+        build_manifest("physionet2021", SHARED / "data" / "challenge-2021", folder, workers=1)
+        labelled = folder / "cinc2021"
+    else:
+        labelled = write_tone_store(folder)
+    persons = folder / "identification"
+    manifest = read_manifest(folder / "train.tsv")
+    rows = [(p, int(n), i) for i, (p, n) in enumerate(zip(manifest.paths, manifest.n_samples, strict=True))]
+    for split in ("train", "valid_gallery", "valid_probe", "test_gallery", "test_probe"):
+        write_manifest(persons / f"{split}.tsv", manifest.root, rows)
+    return {
+        "ecg_pretraining": folder,
+        "ecg_classification": labelled,
+        "ecg_identification": persons,
+    }
+
+
+def composed(preset: Path, data: dict[str, Path]):
+    """Compose a preset for one process, without a pretrained checkpoint, and check it."""
+    plain = OmegaConf.load(preset)
+    words = ["--config-dir", str(preset.parent), "--config-name", preset.stem]
+    words += [f"task.data={data[plain.task._name]}"]
+    words += ["distributed_training.distributed_world_size=1", "dataset.batch_size=2"]
+    if "model_path" in plain.model:
+        words += ["model.model_path=null"]
+        if "feature_grad_mult" in plain.model:
+            words += ["model.feature_grad_mult=1.0"]
+        if "no_pretrained_weights" in plain.model:
+            words += ["model.no_pretrained_weights=true"]
+    if plain.criterion.get("report_cinc_score") and not (SHARED / "data").is_dir():
+        words += ["criterion.report_cinc_score=false", "criterion.score_weight=0"]
+        words += ["checkpoint.best_checkpoint_metric=auroc"]  # other classes than the challenge's
+    return launch.compose(launch.CommandLine(words))
+
+
+def ids(path: Path) -> str:
+    return path.relative_to(examples_dir()).with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=ids)
+def test_a_preset_takes_one_step_on_recordings_and_the_loss_is_finite(preset, corpus):
+    torch.manual_seed(0)
+    cfg = composed(preset, corpus)
+    task = tasks.setup_task(cfg.task)
+    model = task.build_model(cfg.model)
+    criterion = task.build_criterion(cfg.criterion)
+    task.load_dataset(cfg.dataset.train_subset)
+    dataset = task.dataset(cfg.dataset.train_subset)
+    indices = dataset.batch_by_size(dataset.ordered_indices(), None, cfg.dataset.batch_size)[0]
+    sample = dataset.collater(dataset.__getitems__(indices))
+
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = optim.build_optimizer(cfg.optimizer, parameters)
+    scheduler = lr_scheduler.build_lr_scheduler(cfg.lr_scheduler, optimizer)
+    scheduler.step_begin_epoch(1)
+    scheduler.step_update(1000)  # past the first step of a warm-up, whose rate may be 0
+    before = [p.detach().clone() for p in parameters]
+    loss, sample_size, log = task.train_step(sample, model, criterion, optimizer, update_num=0)
+    optimizer.step()
+
+    assert torch.isfinite(loss)
+    assert sample_size > 0
+    assert all(torch.isfinite(p).all() for p in parameters)
+    moved = [not torch.equal(a, b) for a, b in zip(before, parameters, strict=True)]
+    assert sum(moved) > 0.8 * len(moved)
+    criterion.reduce_metrics([log])  # outside an aggregation: must not fail on any key
+
+
+def test_the_small_presets_are_small_and_for_one_process():
+    small = [path for path in PRESETS if path.stem.endswith("_small")]
+    assert len(small) >= 2
+    for path in small:
+        cfg = OmegaConf.load(path)
+        assert cfg.distributed_training.distributed_world_size == 1, path
+        assert cfg.dataset.num_workers <= 1, path
