@@ -28,7 +28,11 @@ from fairseq_ecg import engine
 # Names of fairseq-signals that are taken by, or mean something else in, stock fairseq.
 RENAMED = {
     "model": {"wav2vec2": "ecg_wav2vec2"},
-    "criterion": {"wav2vec2": "ecg_wav2vec2"},
+    "criterion": {
+        "wav2vec2": "ecg_wav2vec2",
+        "clocs": "cmsc",
+        "binary_cross_entropy": "binary_cross_entropy_with_logits",
+    },
 }
 # Keys that may stand in a section besides those of its dataclass.
 _ALWAYS_KNOWN = {"_name"}
@@ -78,6 +82,8 @@ def check_parts(cfg: DictConfig) -> None:
             schema = OmegaConf.structured(MODEL_DATACLASS_REGISTRY[_name(cfg, "model")])
             model.check(OmegaConf.merge(schema, cfg.model))
         task = tasks.setup_task(cfg.task)
+        if hasattr(task, "check_data"):
+            task.check_data()
         task.build_criterion(cfg.criterion)
     except (ValueError, OSError) as error:
         raise ConfigError(str(error)) from None
@@ -97,7 +103,9 @@ def explain_composition(error: Exception) -> str:
     override = re.search(r"Could not override '([^']+)'", text)
     if override:
         section, _, key = override[1].rpartition(".")
-        return f"unknown key {override[1]}{near_misses(key, _known_keys(section))}"
+        known = _known_keys(section) if section in _sections() else _sections()
+        wrong = key if section in _sections() else section.partition(".")[0]
+        return f"unknown key {override[1]}{near_misses(wrong, known)}"
     if unknown:
         known = [key for section in _sections() for key in [section, *_known_keys(section)]]
         return f"unknown key {unknown[1]!r} in {unknown[2]}{near_misses(unknown[1], known)}"
@@ -198,7 +206,8 @@ def _check_missing(cfg: DictConfig, dataclass_of: dict[str, type | None]) -> Non
         if dataclass is None or cfg[section] is None or isinstance(cfg[section], str):
             continue
         full = OmegaConf.merge(OmegaConf.structured(dataclass), cfg[section])
-        missing = [key for key in full if OmegaConf.is_missing(full, key)]
+        asked = [key for key in cfg[section] if OmegaConf.is_missing(cfg[section], key)]
+        missing = asked + [key for key in full if OmegaConf.is_missing(full, key)]
         if missing:
             raise ConfigError(
                 f"{section}.{missing[0]} has no value: give {section}.{missing[0]}=..."
@@ -228,9 +237,11 @@ def _check_data(cfg: DictConfig) -> None:
         return
     folder = Path(data)
     if not folder.is_dir():
+        there = [path.parent.name for path in sorted(folder.parent.glob("*/train.tsv"))]
         raise ConfigError(
             f"task.data={data} is not a folder; it must hold the manifests "
             "(train.tsv, valid.tsv) that `fairseq-ecg manifest` writes"
+            + (f"; {folder.parent} has: {', '.join(there)}" if there else "")
         )
     for manifest in _manifests(cfg):
         if not (folder / f"{manifest}.tsv").is_file():
@@ -271,6 +282,12 @@ def _check_file(key: str, value: str) -> None:
     path = Path(value)
     if path.is_file():
         return
+    if path.is_dir():
+        inside = sorted(path.rglob("checkpoint_*.pt"))
+        raise ConfigError(
+            f"{key}={value} is a folder, not a file"
+            + (f"; did you mean {inside[0]}?" if inside else "")
+        )
     there = [p.name for p in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
     near = near_misses(path.name, there)
     raise ConfigError(f"{key}={value} does not exist (working directory {Path.cwd()}){near}")

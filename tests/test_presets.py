@@ -1,4 +1,7 @@
-"""Every preset builds what it names and learns from real segments; a new one by being there."""
+"""Every preset has only known keys, builds what it names and learns from real segments.
+
+A new preset is covered by being there.
+"""
 
 from pathlib import Path
 

@@ -5,8 +5,10 @@ Shapes: B batch, C leads, T samples, L frames, E channels of the last block.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
+import torch
 from fairseq.modules import Fp32GroupNorm, Fp32LayerNorm, TransposeLast
 from torch import Tensor, nn
 
@@ -59,6 +61,7 @@ class ConvFeatures(nn.Module):
             Features, float, [B, E, L].
 
         Raises:
+            TypeError: If ``source`` is no tensor of floating point numbers.
             ValueError: If the number of leads differs or T is shorter than one frame.
         """
         self._check(source)
@@ -75,16 +78,33 @@ class ConvFeatures(nn.Module):
         return n_samples
 
     def _check(self, source: Tensor) -> None:
+        if not torch.is_tensor(source) or not source.is_floating_point():
+            found = source.dtype if hasattr(source, "dtype") else ""
+            raise TypeError(
+                f"source must be a float32 tensor, but is a {type(source).__name__} {found}; "
+                "torch.as_tensor(source, dtype=torch.float32) makes one"
+            )
         if source.dim() != 3 or source.shape[1] != self.in_channels:
             raise ValueError(
                 f"source is expected as [batch, {self.in_channels} leads, samples], but has the "
-                f"shape {list(source.shape)}; give the leads the network was built for "
-                "(model.in_d, task.leads_to_load)"
+                f"shape {list(source.shape)}{self._way_out(source)}"
             )
         if self.output_length(source.shape[2]) < 1:
+            needed = next(n for n in itertools.count(1) if self.output_length(n))
             raise ValueError(
-                f"source has {source.shape[2]} samples, too few for one frame; give longer segments"
+                f"source has {source.shape[2]} samples, but one frame takes {needed}; give longer "
+                "segments (in a run: task.segment_s)"
             )
+
+    def _way_out(self, source: Tensor) -> str:
+        if source.dim() == 2 and source.shape[0] == self.in_channels:
+            return "; add the batch: source[None]"
+        if source.dim() == 3 and source.shape[2] == self.in_channels:
+            return "; leads come before samples: source.transpose(1, 2)"
+        return (
+            "; give the leads the network was built for (in a run: model.in_d=null, "
+            "task.leads_to_load, or task.enable_padding_leads=true)"
+        )
 
 
 def _norm(mode: str, index: int, channels: int) -> list[nn.Module]:

@@ -10,8 +10,9 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import register_task
 
 from fairseq_ecg.data.dataset import BaseEcgDataset
+from fairseq_ecg.data.label_arrays import read_label_array
 from fairseq_ecg.data.manifest import LABELS_FILE, Manifest, read_classes
-from fairseq_ecg.data.sources import FolderSource, Source
+from fairseq_ecg.data.sources import Source
 from fairseq_ecg.data.wrappers import LabelledDataset
 from fairseq_ecg.tasks._base import EcgTask, EcgTaskConfig
 
@@ -24,7 +25,10 @@ class EcgClassificationConfig(EcgTaskConfig):
 
     label_file: Optional[str] = field(
         default=None,
-        metadata={"help": ".npy array of labels [N, K], indexed by the idx of .mat segments"},
+        metadata={
+            "help": ".npy array of labels [N, K], indexed by the idx of .mat segments; class names "
+            "from label_def.csv beside it"
+        },
     )
     score_per: ChoiceEnum(["segment", "record"]) = field(  # type: ignore[valid-type]
         default="segment",
@@ -59,7 +63,8 @@ class EcgClassificationTask(EcgTask):
         self.label_names: Optional[List[str]] = _vocabulary(Path(cfg.data))
         self.label_array: Optional[np.ndarray] = None
         if cfg.label_file:
-            self.label_array = _label_array(cfg.label_file)
+            self.label_array, names = read_label_array(cfg.label_file)
+            self.label_names = self.label_names or names
 
     @property
     def num_labels(self) -> Optional[int]:
@@ -67,6 +72,21 @@ class EcgClassificationTask(EcgTask):
         if self.label_names is not None:
             return len(self.label_names)
         return None if self.label_array is None else self.label_array.shape[1]
+
+    def check_data(self) -> None:
+        """Refuse manifests of a store without labels, before a run begins.
+
+        Raises:
+            ValueError: Naming the label sets that lie beside them.
+        """
+        folder = Path(self.cfg.data)
+        stores = [path.parent for path in folder.glob("*/store.json")]
+        if self.label_names is None and self.label_array is None and stores:
+            there = [path.parent.name for path in sorted(folder.glob(f"*/{LABELS_FILE}"))]
+            raise ValueError(
+                f"the manifests in task.data={folder} have no labels; give task.data the folder of "
+                f"a label set, with {LABELS_FILE} (there are: {', '.join(there) or 'none'})"
+            )
 
     def build_criterion(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
         """Build the criterion and keep it: it computes the metrics of a validation."""
@@ -98,12 +118,13 @@ class EcgClassificationTask(EcgTask):
                     self.cfg.data,
                 )
             return encode_labels(manifest, self.label_names or list(manifest.classes))
-        if not isinstance(source, FolderSource):
+        rows = range(len(source.names))
+        if source.label_row(0) is None and source.label(0) is None:
             raise ValueError(
                 f"the manifest of {manifest.root} has no labels; give task.data the folder of a "
-                f"label set, the one with {LABELS_FILE}"
+                f"label set, the one with {LABELS_FILE}. For .mat segments: {source.names[0]} "
+                "holds no label; give task.label_file"
             )
-        rows = range(len(source.names))
         if self.label_array is not None:
             return self.label_array[[_label_row(source, r, len(self.label_array)) for r in rows]]
         return _stack([_own_label(source, r) for r in rows], source.names)
@@ -156,15 +177,6 @@ def _vocabulary(data: Path) -> Optional[List[str]]:
     return list(read_classes(path)) if path.is_file() else None
 
 
-def _label_array(path: str) -> np.ndarray:
-    labels = np.load(path, allow_pickle=False)
-    if labels.ndim != 2:
-        raise ValueError(
-            f"task.label_file={path} must be an array [N, K], but has the shape {labels.shape}"
-        )
-    return labels.astype(np.float32)
-
-
 def _stack(labels: List[np.ndarray], names: List[str]) -> np.ndarray:
     for label, name in zip(labels, names, strict=True):
         if label.shape != labels[0].shape:
@@ -186,7 +198,7 @@ def _check_shares(labels: np.ndarray, names: List[str]) -> None:
         )
 
 
-def _label_row(source: FolderSource, row: int, count: int) -> int:
+def _label_row(source: Source, row: int, count: int) -> int:
     index = source.label_row(row)
     if index is None or not 0 <= index < count:
         raise ValueError(
@@ -195,7 +207,7 @@ def _label_row(source: FolderSource, row: int, count: int) -> int:
     return index
 
 
-def _own_label(source: FolderSource, row: int) -> np.ndarray:
+def _own_label(source: Source, row: int) -> np.ndarray:
     label = source.label(row)
     if label is None:
         raise ValueError(f"{source.names[row]} holds no label; give task.label_file")

@@ -48,8 +48,20 @@ def test_another_number_of_leads_is_refused_by_name():
         ConvFeatures([(4, 2, 2)], 12)(torch.randn(2, 3, 64))
 
 
+def test_a_missing_batch_swapped_axes_and_arrays_are_told_what_to_do():
+    stack = ConvFeatures([(4, 2, 2)], 12)
+    with pytest.raises(ValueError, match=r"shape \[12, 64\]; add the batch: source\[None\]"):
+        stack(torch.randn(12, 64))
+    with pytest.raises(ValueError, match=r"leads come before samples: source.transpose\(1, 2\)"):
+        stack(torch.randn(2, 64, 12))
+    with pytest.raises(TypeError, match=r"float32 tensor, but is a ndarray float64; torch.as_te"):
+        stack(torch.randn(2, 12, 64).double().numpy())
+    with pytest.raises(TypeError, match=r"float32 tensor, but is a Tensor torch.int16"):
+        stack(torch.zeros(2, 12, 64, dtype=torch.int16))
+
+
 def test_too_few_samples_are_refused():
-    with pytest.raises(ValueError, match="15 samples, too few for one frame"):
+    with pytest.raises(ValueError, match="15 samples, but one frame takes 16; give longer"):
         ConvFeatures([(4, 2, 2)] * 4, 12)(torch.randn(2, 12, 15))
 
 
