@@ -26,8 +26,11 @@ REQUIREMENTS = [
     "setuptools>=77",  # fairseq's registries need it at import with some installers
 ]
 
+HDF5 = ["h5py>=3.10"]
+
 EXTRAS = {
-    "test": ["pytest==9.2.0", "ruff==0.17.5"],
+    "test": ["pytest==9.2.0", "ruff==0.17.5", *HDF5],
+    "hdf5": HDF5,  # the corpus code-15
     "docs": ["mkdocs>=1.6"],
     "cluster": ["dask[distributed]>=2025.1", "hydra-submitit-launcher>=1.2"],
     "tensorboard": ["tensorboard>=2.16"],

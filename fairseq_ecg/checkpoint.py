@@ -7,6 +7,7 @@ harmless classes, and there is no other way in.
 from __future__ import annotations
 
 import difflib
+import logging
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,20 +24,13 @@ from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from fairseq_ecg import interop
+from fairseq_ecg.contract import CONTRACT_KEYS
 from fairseq_ecg.engine import safe_globals
 from fairseq_ecg.modules.layer_spec import parse_layers
 
+logger = logging.getLogger(__name__)
+
 FORMAT = "fairseq_ecg"
-CONTRACT_KEYS = (
-    "rate_hz",
-    "leads",
-    "unit",
-    "normalize",
-    "filter",
-    "segment_s",
-    "labels",
-    "source_format",
-)
 
 
 class CheckpointError(ValueError):
@@ -53,10 +47,13 @@ class Checkpoint:
         model_cfg: Configuration of the model, plain values.
         task_cfg: Configuration of the task it was trained with, plain values; may be empty.
         state: State dict with today's keys, on the CPU.
-        contract: What the network expects of its input: ``rate_hz``, ``leads``, ``unit``,
-            ``normalize``, ``filter``, ``segment_s``, ``labels``, ``source_format``, each None where
-            unknown, and perhaps more.
+        contract: What the network expects of its input: the keys of ``contract.InputContract``,
+            each None where unknown, and perhaps more.
         format: Which layout the file had, ``"fairseq_ecg"`` or ``"fairseq_signals"``.
+        num_updates: Updates it was trained for.
+        remarks: What its user should know before relying on it.
+        unbuildable: Why no model can be built of it, though its encoder can be used; None if one
+            can.
     """
 
     path: str
@@ -66,23 +63,30 @@ class Checkpoint:
     state: dict[str, Tensor]
     contract: dict[str, Any]
     format: str
+    num_updates: int = 0
+    remarks: tuple[str, ...] = ()
+    unbuildable: str | None = None
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | Path, kind: str | None = None) -> Checkpoint:
     """Read a checkpoint of this package or of fairseq-signals.
 
     Args:
         path: A file written by ``torch.save``.
+        kind: How the data of a foreign checkpoint were prepared, one of ``interop.KINDS``, which
+            the file itself seldom says; None: only what it says.
 
     Raises:
         CheckpointError: If the file is absent, damaged or foreign, holds objects that only running
-            code could restore, or names a model or layers that are not known.
+            code could restore, names a model or layers that are not known, or is not of the kind.
     """
     raw = _load(str(path))
     _check_layout(path, raw)
-    parts = _ours(raw) or _converted(path, raw)
-    checkpoint = Checkpoint(path=str(path), **parts)
+    parts = _ours(path, raw, kind) or _converted(path, raw, kind)
+    checkpoint = Checkpoint(path=str(path), num_updates=_num_updates(raw), **parts)
     _check_model(checkpoint)
+    for remark in checkpoint.remarks:
+        logger.warning("%s: %s", path, remark)
     return checkpoint
 
 
@@ -99,20 +103,18 @@ def build_model(checkpoint: Checkpoint, **overrides: Any) -> BaseFairseqModel:
     Raises:
         CheckpointError: If a key is unknown, a value does not fit, or the weights do not match.
     """
-    _register_models()
-    model_class = MODEL_REGISTRY[checkpoint.model_name]
-    known = {field.name for field in fields(MODEL_DATACLASS_REGISTRY[checkpoint.model_name])}
+    if checkpoint.unbuildable is not None:
+        way_out = checkpoint.unbuildable.replace("FILE", checkpoint.path)
+        raise CheckpointError(f"{checkpoint.path}: {way_out}")
+    known = _model_keys(checkpoint)
     for key in overrides:
         if key not in known:
             raise CheckpointError(
                 f"{checkpoint.model_name} has no key {key!r}{_near(key, known)}; it cannot be "
                 "overridden"
             )
-    cfg = checkpoint.model_cfg
     try:
-        if hasattr(model_class, "config_from_checkpoint"):
-            cfg = model_class.config_from_checkpoint(cfg, checkpoint.state)
-        cfg = {key: value for key, value in cfg.items() if key in known} | overrides
+        cfg = model_config(checkpoint) | overrides
         model = fairseq.models.build_model(
             OmegaConf.create({**cfg, "_name": checkpoint.model_name}), None
         )
@@ -122,11 +124,59 @@ def build_model(checkpoint: Checkpoint, **overrides: Any) -> BaseFairseqModel:
     return model
 
 
-def load_pretrained(path: str | Path) -> tuple[BaseFairseqModel, dict[str, Any]]:
+def model_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the model's configuration: the keys it knows, independent of other files.
+
+    Args:
+        checkpoint: What ``read_checkpoint`` returned.
+
+    Raises:
+        CheckpointError: If its tensors are not those of its model.
+    """
+    known = _model_keys(checkpoint)
+    model_class = MODEL_REGISTRY[checkpoint.model_name]
+    cfg = checkpoint.model_cfg
+    if hasattr(model_class, "config_from_checkpoint"):
+        cfg = model_class.config_from_checkpoint(cfg, checkpoint.state)
+    return {key: value for key, value in cfg.items() if key in known}
+
+
+def file_content(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what ``torch.save`` shall write for a checkpoint of our own layout, as fairseq does.
+
+    Args:
+        checkpoint: What ``read_checkpoint`` returned, of any layout; a model can be built of it.
+    """
+    iterator = {"version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True}
+    last = {
+        "criterion_name": None,
+        "optimizer_name": None,
+        "lr_scheduler_state": {"best": None},
+        "num_updates": checkpoint.num_updates,
+    }
+    return {
+        "args": None,
+        "cfg": {
+            "model": {**model_config(checkpoint), "_name": checkpoint.model_name},
+            "task": checkpoint.task_cfg,
+        },
+        "model": checkpoint.state,
+        "criterion": None,
+        "optimizer_history": [last],
+        "task_state": {"input_contract": checkpoint.contract},
+        "extra_state": {"metrics": {}, "train_iterator": iterator, "val_loss": None},
+        "last_optimizer_state": None,
+    }
+
+
+def load_pretrained(
+    path: str | Path, kind: str | None = None
+) -> tuple[BaseFairseqModel, dict[str, Any]]:
     """Open a checkpoint for use.
 
     Args:
         path: A checkpoint of this package or of fairseq-signals.
+        kind: As for ``read_checkpoint``.
 
     Returns:
         The model in evaluation mode, on the CPU, and its input contract.
@@ -134,7 +184,7 @@ def load_pretrained(path: str | Path) -> tuple[BaseFairseqModel, dict[str, Any]]
     Raises:
         CheckpointError: As ``read_checkpoint`` and ``build_model``.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, kind)
     return build_model(checkpoint).eval(), checkpoint.contract
 
 
@@ -241,21 +291,39 @@ def _check_layout(path: str | Path, raw: Any) -> None:
         raise CheckpointError(f"{path}: its 'model' is not a dictionary of tensors")
 
 
-def _ours(raw: Mapping[str, Any]) -> dict[str, Any] | None:
+def _ours(path: str | Path, raw: Mapping[str, Any], kind: str | None) -> dict[str, Any] | None:
     task_state = raw.get("task_state") or {}
     contract = task_state.get("input_contract")
-    return _parts(raw, contract) if isinstance(contract, dict) else None
+    if not isinstance(contract, dict):
+        return None
+    if kind is not None:
+        raise CheckpointError(
+            f"{path} says itself what its input is; kind={kind} is for files of other programs"
+        )
+    return _parts(raw, contract)
 
 
-def _converted(path: str | Path, raw: Mapping[str, Any]) -> dict[str, Any]:
+def _converted(path: str | Path, raw: Mapping[str, Any], kind: str | None) -> dict[str, Any]:
     for converter in interop.CONVERTERS:
         try:
-            parts = converter.convert(raw)
+            parts = converter.convert(raw, kind)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: its configuration is not usable: {error}") from error
         if parts is not None:
-            return parts
+            contract = {**dict.fromkeys(CONTRACT_KEYS), "trained_on": {}, **parts["contract"]}
+            return {**parts, "contract": contract}
+    if kind is not None:
+        raise CheckpointError(
+            f"{path} was written by none of the programs whose files have a kind; leave kind out"
+        )
     return _parts(raw, {})
+
+
+def _num_updates(raw: Mapping[str, Any]) -> int:
+    history = raw.get("optimizer_history")
+    last = history[-1] if isinstance(history, list) and history else None
+    count = last.get("num_updates") if isinstance(last, dict) else None
+    return count if isinstance(count, int) else 0
 
 
 def _parts(raw: Mapping[str, Any], contract: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,6 +335,11 @@ def _parts(raw: Mapping[str, Any], contract: Mapping[str, Any]) -> dict[str, Any
         "contract": {**dict.fromkeys(CONTRACT_KEYS), "source_format": FORMAT, **contract},
         "format": FORMAT,
     }
+
+
+def _model_keys(checkpoint: Checkpoint) -> set[str]:
+    _register_models()
+    return {field.name for field in fields(MODEL_DATACLASS_REGISTRY[checkpoint.model_name])}
 
 
 def _register_models() -> None:

@@ -22,7 +22,7 @@ EVERYBODY = {"resources", "_discover"}
 ALL_ROOMS = {
     *("data", "transforms", "corpora", "tasks", "modules", "models", "criterions", "metrics"),
     *("interop", "plots", "engine", "preflight", "checkpoint", "evaluation", "training_log"),
-    "lead_robustness",
+    *("lead_robustness", "contract", "conversion"),
 }
 # The design: data -> transforms -> tasks, data -> corpora, modules -> models,
 # metrics -> criterions; interop knows models and data; everything -> cli.
@@ -43,6 +43,8 @@ KNOWS = {
     "evaluation": set(),
     "training_log": set(),
     "lead_robustness": {"checkpoint", "data", "evaluation"},
+    "contract": {"data"},
+    "conversion": {"checkpoint", "data", "interop", "models"},
     "cli": ALL_ROOMS,
     "__init__": {"models", "tasks", "criterions", "engine", "checkpoint", "_quiet_import"},
     "fairseq_ecg_launch": {"cli", "preflight"},
@@ -58,10 +60,15 @@ EXCEPTIONS = {
     ("checkpoint", "interop"): "foreign checkpoints are converted while they are read",
     ("checkpoint", "modules"): "layer specs of a checkpoint are parsed before anything is built",
     ("checkpoint", "models"): "inside a function: a model is built of a checkpoint",
+    ("checkpoint", "contract"): "the keys of the contract that it carries",
     ("models", "checkpoint"): "a classifier starts from a pretrained checkpoint",
+    ("models", "contract"): "the encoder of a checkpoint keeps what it expects",
+    ("tasks", "contract"): "recordings are compared with it where they are opened",
     ("evaluation", "checkpoint"): "it joins checkpoint, task and metrics; only the CLI is above",
     ("evaluation", "tasks"): "the same",
     ("evaluation", "metrics"): "the same",
+    ("evaluation", "contract"): "recordings must be what the checkpoint expects",
+    ("evaluation", "data"): "what the recordings are decides how they are prepared",
 }
 
 

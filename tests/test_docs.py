@@ -33,6 +33,10 @@ PAGES = sorted(
     ]
 )
 PRESETS = {path.stem: path for path in REPOSITORY.glob("examples/*/config/**/*.yaml")}
+METHODS = {
+    method: {path.stem: path for path in method.glob("config/**/*.yaml")}
+    for method in sorted(path.parent for path in REPOSITORY.glob("examples/*/config"))
+}
 # What docs/adding.md makes as an example, with a stand-in that exists.
 NEW = {"ludb": "wfdb", "mean_power": "diagnosis_small"}
 # Keys that the pages show as mistakes, or as those of another program.
@@ -218,17 +222,28 @@ def test_options_that_the_text_names_exist():
 # --- presets --------------------------------------------------------------------------------------
 
 
-def test_the_pages_list_every_preset_and_no_other():
-    for page in ("docs/configuration.md", "examples/w2v_cmsc/README.md"):
-        text = (REPOSITORY / page).read_text().partition("## Presets")[2].partition("\n## ")[0]
-        rows = re.findall(r"^\| `(\w+)` \|", text.partition("\n### ")[0], flags=re.MULTILINE)
-        assert sorted(rows) == sorted(PRESETS), page
+def presets_in(page: Path) -> list[str]:
+    """Return the presets of the table under the heading "Presets"."""
+    text = page.read_text().partition("## Presets")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `(\w+)` \|", text.partition("\n### ")[0], flags=re.MULTILINE)
 
 
-def test_the_table_of_presets_has_their_values():
-    text = (REPOSITORY / "examples/w2v_cmsc/README.md").read_text()
-    for name, path in PRESETS.items():
+def test_the_page_of_presets_lists_every_one_and_no_other():
+    assert sorted(presets_in(REPOSITORY / "docs/configuration.md")) == sorted(PRESETS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_page_of_a_method_lists_its_presets_and_no_other(method):
+    assert sorted(presets_in(method / "README.md")) == sorted(METHODS[method])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_table_of_presets_has_their_values(method):
+    text = (method / "README.md").read_text()
+    for name, path in METHODS[method].items():
         cfg = OmegaConf.load(path)
+        if "encoder_layers" not in cfg.model:
+            continue
         expected = [
             cfg.model.encoder_layers,
             cfg.model.encoder_embed_dim,

@@ -10,7 +10,9 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
+from fairseq_ecg.checkpoint import read_checkpoint
 from fairseq_ecg.cli.main import main
+from fairseq_ecg.conversion import FORMATS, convert_checkpoint
 from fairseq_ecg.data.manifest import write_manifest
 from fairseq_ecg.evaluation import evaluate
 from tests.recordings import write_tone_store
@@ -119,13 +121,59 @@ def test_a_folder_of_files_scores_as_the_store_made_of_it(checkpoint, data, resu
     np.testing.assert_allclose(files.probability, result.probability, atol=0.01)
 
 
+def changed(checkpoint, path, **contract):
+    """Write a copy of a checkpoint whose contract says something else."""
+    raw = torch.load(checkpoint, weights_only=True)
+    raw["task_state"]["input_contract"].update(contract)
+    torch.save(raw, path)
+    return str(path)
+
+
+def test_recordings_that_the_encoder_was_pretrained_on_are_counted_too(
+    checkpoint, data, tmp_path, capsys
+):
+    known = read_checkpoint(checkpoint).contract["trained_on"]["records"]
+    trained_on = {"records": known[:0], "pretraining": {"records": known}}
+    path = changed(checkpoint, tmp_path / "a.pt", trained_on=trained_on)
+    result = evaluate(path, str(data))
+    assert (result.overlap, result.pretraining_overlap) == (0, 3)
+    assert main(["evaluate", path, str(data), "--out", str(tmp_path)]) == 0
+    assert "encoder was pretrained on 3 of these recordings" in capsys.readouterr().err
+    assert json.loads((tmp_path / "metrics.json").read_text())["pretrained_on"] == 3
+
+
+def test_recordings_are_standardised_if_the_checkpoint_expects_it(
+    checkpoint, data, result, tmp_path
+):
+    expects = {"unit": "standard deviations", "standardize": "record"}
+    path = changed(checkpoint, tmp_path / "a.pt", **expects)
+    other = evaluate(path, str(data))
+    assert np.abs(other.probability - result.probability).max() > 1e-3
+    task_cfg = read_checkpoint(checkpoint).task_cfg
+    assert task_cfg["standardize"] == "none"
+
+
+def test_a_foreign_classifier_is_scored_like_ours(checkpoint, data, result, tmp_path):
+    convert_checkpoint(checkpoint, tmp_path / "theirs.pt", FORMATS[1])
+    raw = torch.load(tmp_path / "theirs.pt", weights_only=True)
+    del raw["extra_state"]["input_contract"]
+    raw["cfg"]["task"] |= {"patient_dataset": False, "clocs_mode": None}  # keys of its own
+    torch.save(raw, tmp_path / "theirs.pt")
+    again = evaluate(str(tmp_path / "theirs.pt"), str(data), score_per="segment")
+    first = evaluate(checkpoint, str(data), score_per="segment")
+    # it has no key for the length of segments: recordings are scored whole
+    assert (again.num_segments, first.num_segments) == (7, 14)
+    assert again.overlap == 0
+    assert np.isfinite(again.probability).all()
+
+
 # --- refusals -----------------------------------------------------------------------------------
 
 
 def test_recordings_of_another_rate_are_refused_with_the_way_out(checkpoint, tmp_path):
     other = write_segments(tmp_path / "data", count=4, rate_hz=200)
     write_manifest(other / "test.tsv", "wfdb", [("r001", 400, "a")])
-    with pytest.raises(ValueError, match="trained at 100 Hz, the recordings have 200.*--rate 100"):
+    with pytest.raises(ValueError, match="expects 100 Hz, but the recordings have 200.*--rate 100"):
         evaluate(checkpoint, str(other))
 
 
@@ -134,7 +182,7 @@ def test_other_classes_or_another_order_are_refused(checkpoint, tmp_path, names)
     other = write_segments(tmp_path / "data", count=20)
     (other / "labels.txt").write_text(names)
     found = len(names.split())
-    with pytest.raises(ValueError, match=rf"decides 3 classes \(a, b, c.*data have {found} \(a, "):
+    with pytest.raises(ValueError, match=rf"expects 3 classes \(a, b, c.*data have {found} \(a, "):
         evaluate(checkpoint, str(other))
 
 

@@ -47,8 +47,15 @@ BUILT = {
     ("model", "wav2vec2_cmsc"),
     ("model", "ecg_transformer"),
     ("model", "ecg_transformer_classifier"),
+    ("model", "nejedly2021resnet"),
+    ("model", "nejedly2021resnet_classifier"),
+    ("model", "se_wrn"),
+    ("model", "se_wrn_classifier"),
     ("criterion", "ecg_wav2vec2"),
     ("criterion", "wav2vec2_with_cmsc"),
+    ("criterion", "cmsc"),
+    ("criterion", "simclr"),
+    ("criterion", "3kg"),
     ("criterion", "binary_cross_entropy_with_logits"),
 }
 

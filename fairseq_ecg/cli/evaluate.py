@@ -5,26 +5,32 @@ import json
 import sys
 from pathlib import Path
 
-import pandas as pd
-
+from fairseq_ecg.cli.thresholds import ChosenThresholds, read_thresholds
 from fairseq_ecg.data.atomic import write_text
-from fairseq_ecg.evaluation import Evaluation, evaluate
+from fairseq_ecg.evaluation import Evaluation, Identification, evaluate
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb to the command."""
     parser = subparsers.add_parser("evaluate", help="score a fine-tuned checkpoint on a split")
-    parser.add_argument("checkpoint", help="checkpoint of a classifier (.pt)")
-    parser.add_argument("data", help="folder of a label set: labels.txt, test.tsv, ...")
+    parser.add_argument("checkpoint", help="checkpoint of a classifier or of arcface (.pt)")
+    parser.add_argument(
+        "data", help="folder of a label set: labels.txt, test.tsv, ...; or of test_probe.tsv, ..."
+    )
     parser.add_argument("--split", default="test", help="which manifest (default: test)")
     parser.add_argument(
         "--score-per",
         default="record",
         choices=("record", "segment"),
-        help="average the segments of a recording (default), or keep them apart",
+        help="average the segments of a recording (default), or keep them apart (arcface: take the "
+        "middle one)",
     )
     parser.add_argument("--batch-size", type=int, default=64, help="segments per forward pass")
-    parser.add_argument("--threshold", type=float, default=0.5, help="probability that decides")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--threshold", type=float, default=0.5, help="probability that decides")
+    group.add_argument(
+        "--thresholds", type=Path, help="file of `fairseq-ecg thresholds`: one for each class"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, help="folder for metrics.json and predictions.csv")
     parser.set_defaults(run=run)
@@ -32,31 +38,51 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print and write."""
+    chosen = None if args.thresholds is None else read_thresholds(args.thresholds)
     result = evaluate(
         args.checkpoint,
         args.data,
         args.split,
         score_per=args.score_per,
         batch_size=args.batch_size,
-        threshold=args.threshold,
+        threshold=args.threshold if chosen is None else chosen.thresholds,
         device=args.device,
     )
     for name, value in result.metrics.items():
         print(f"{name:>14}  {value:.4f}")
-    print(f"{len(result.names)} {args.score_per}s of {args.split}, {result.num_segments} segments")
+    print(f"{len(result.names)} {result.unit}s of {args.split}, {result.num_segments} segments")
     if result.overlap:
         print(
             f"warning: the checkpoint was trained on {result.overlap} of these recordings; "
             "these numbers say little about new ones",
             file=sys.stderr,
         )
+    if result.pretraining_overlap:
+        print(
+            f"warning: the checkpoint's encoder was pretrained on {result.pretraining_overlap} of "
+            "these recordings, without their labels; new ones may score lower",
+            file=sys.stderr,
+        )
+    if chosen is not None:
+        _warn_of_thresholds(chosen, args)
     if args.out is not None:
         write_evaluation(result, args.out)
     return 0
 
 
-def write_evaluation(result: Evaluation, folder: Path) -> None:
-    """Write ``metrics.json`` and ``predictions.csv`` (record, then one probability per class).
+def _warn_of_thresholds(chosen: ChosenThresholds, args: argparse.Namespace) -> None:
+    if chosen.split == args.split:
+        print(
+            f"warning: the thresholds were chosen on {args.split} too; its decisions look better "
+            "than those on new recordings",
+            file=sys.stderr,
+        )
+    if Path(chosen.checkpoint).resolve() != Path(args.checkpoint).resolve():
+        print(f"warning: the thresholds were chosen for {chosen.checkpoint}", file=sys.stderr)
+
+
+def write_evaluation(result: Evaluation | Identification, folder: Path) -> None:
+    """Write ``metrics.json`` and ``predictions.csv`` (one row per record or probe).
 
     A number that has no meaning (NaN) is written as null.
     """
@@ -67,8 +93,8 @@ def write_evaluation(result: Evaluation, folder: Path) -> None:
         "rows": len(result.names),
         "segments": result.num_segments,
         "trained_on": result.overlap,
+        "pretrained_on": result.pretraining_overlap,
     }
     write_text(folder / "metrics.json", json.dumps(summary, indent=2) + "\n")
-    table = pd.DataFrame(result.probability, columns=result.labels)
-    table.insert(0, "record", result.names)
-    write_text(folder / "predictions.csv", table.to_csv(index=False, float_format="%.6f"))
+    table = result.table().to_csv(index=False, float_format="%.6f")
+    write_text(folder / "predictions.csv", table)

@@ -15,6 +15,7 @@ from fairseq_ecg.data.builder import LEDGER_FILE
 from fairseq_ecg.data.ingest import DUPLICATE_POLICIES, FLAT_LEAD_POLICIES, BuildOptions
 from fairseq_ecg.data.leads import STANDARD_LEADS, parse_leads
 from fairseq_ecg.data.ledger import EXCLUDED, KEPT, REASONS
+from fairseq_ecg.data.preprocess import PREPROCESSING_DEFAULTS
 from fairseq_ecg.data.store import DTYPES
 
 __all__ = ["add_parser", "build_manifest", "run"]
@@ -74,10 +75,14 @@ def run(args: argparse.Namespace) -> int:
         corpus_options={
             field.name: getattr(args, field.name) for field in dataclasses.fields(corpus)
         },
-        **_given(rate_hz=args.rate, duplicates=args.duplicates),
-        dtype=args.dtype,
-        leads=tuple(STANDARD_LEADS[row] for row in parse_leads(args.leads)),
-        lead_map=tuple(args.lead_map),
+        **_given(
+            rate_hz=args.rate,
+            dtype=args.dtype,
+            duplicates=args.duplicates,
+            leads=_parse_leads(args.leads),
+            lead_map=tuple(args.lead_map) or None,
+        ),
+        preprocessing=args.preprocessing,
         min_seconds=args.min_seconds,
         max_seconds=args.max_seconds,
         flat_leads=args.flat_leads,
@@ -124,12 +129,19 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add(
         "--rate",
         type=float,
-        help="rate of the store in Hz (default: 500; for ptb-xl its --sampling)",
+        help="rate of the store in Hz (default: 500; for ptb-xl its --sampling, for code-15 400)",
     )
     add("--workers", type=int, default=_usable_cpus(), help="processes (all: %(default)s)")
     add("--overwrite", action="store_true", help="discard what an earlier build left in DEST")
-    add("--dtype", choices=tuple(DTYPES), default=defaults.dtype, help="of the store (int16)")
-    add("--leads", default=None, help="leads of the store, such as I,II (default: all twelve)")
+    add("--dtype", choices=tuple(DTYPES), help="of the store (int16; preprocessed float32)")
+    add(
+        "--preprocessing",
+        choices=tuple(PREPROCESSING_DEFAULTS),
+        default=defaults.preprocessing,
+        help="ecg-fm: 500 Hz along straight lines, each lead standardised over the recording "
+        "(%(default)s)",
+    )
+    add("--leads", help="leads of the store, such as I,II (default: all twelve; for ecg-id I)")
     add(
         "--lead-map",
         type=_parse_pair,
@@ -162,6 +174,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="show a progress bar (on a terminal by default)",
     )
+
+
+def _parse_leads(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(STANDARD_LEADS[row] for row in parse_leads(text))
 
 
 def _parse_pair(text: str) -> tuple[str, str]:

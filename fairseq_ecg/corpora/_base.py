@@ -15,6 +15,8 @@ from typing import Any, ClassVar, TypeVar
 from fairseq_ecg.data.ingest import RecordEntry
 
 SPLITS = ("train", "valid", "test")
+DATE = "date:"
+"""Prefix of a code that is no diagnosis but the day of a recording, YYYY-MM-DD."""
 
 _CORPORA: dict[str, type[Corpus]] = {}
 

@@ -18,6 +18,7 @@ from fairseq_ecg.data.builder import STORE_FOLDER, BuildReport, build_store
 from fairseq_ecg.data.ingest import BuildOptions
 from fairseq_ecg.data.ledger import LedgerRow, count_reasons
 from fairseq_ecg.data.manifest import LABELS_FILE, join_labels, write_classes, write_manifest
+from fairseq_ecg.data.preprocess import PREPROCESSING_DEFAULTS
 from fairseq_ecg.data.store import Store
 
 SUMMARY_FILE = "summary.json"
@@ -84,7 +85,8 @@ def build_manifest(
     root, dest = Path(root).expanduser(), Path(dest).expanduser()
     if not root.is_dir():
         raise CorpusError(f"the folder of recordings {root} does not exist")
-    build_options = BuildOptions(**(corpus.build_defaults() | options))
+    preprocessing = PREPROCESSING_DEFAULTS.get(str(options.get("preprocessing", "none")), {})
+    build_options = BuildOptions(**(corpus.build_defaults() | preprocessing | options))
     label_sets = corpus.label_sets(root)
     for label_set in label_sets.values():
         join_labels(label_set.names)  # what no manifest can hold is refused before the work
@@ -143,6 +145,7 @@ def _write_outputs(
         "corpus": corpus.name,
         "corpus_options": dataclasses.asdict(corpus),
         "rate_hz": report.store.rate_hz,
+        "unit": report.store.unit,
         "records_listed": report.n_entries,
         "records_kept": len(report.store),
         "patients": int(index["patient"].nunique()),

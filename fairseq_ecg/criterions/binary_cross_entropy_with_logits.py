@@ -1,4 +1,8 @@
-"""Multi-label classification: one binary cross entropy per class, summed."""
+"""Multi-label classification: one binary cross entropy per class, summed.
+
+By keys another loss per class takes its place, and terms of a whole batch are added to it: the
+challenge score and the sparsity of Nejedly et al., 2021 (see ``_multilabel_losses.py``).
+"""
 
 import math
 from dataclasses import dataclass, field
@@ -14,12 +18,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from fairseq_ecg.criterions._logging import sum_logs
+from fairseq_ecg.criterions._multilabel_losses import (
+    asymmetric_loss,
+    challenge_score_loss,
+    focal_loss,
+    sparsity_loss,
+)
 from fairseq_ecg.metrics.cinc2021 import find_class, load_weights
 from fairseq_ecg.metrics.summary import Summary
 from fairseq_ecg.resources import challenge_classes, challenge_weights_file
 
 _LOGGED = ("loss", "sample_size", "nsentences", "correct", "em_correct", "tp", "fp", "fn")
 _SUMMED = ("loss", "accuracy", "em_accuracy", "precision", "recall")
+_TERMS = ("score_loss", "sparsity_loss")  # of a whole batch; logged only if asked for
 
 
 @dataclass
@@ -47,6 +58,30 @@ class BinaryCrossEntropyWithLogitsConfig(FairseqDataclass):
     weights_file: Optional[str] = field(
         default=None,
         metadata={"help": "the challenge's weights.csv; null: the one of manifests/physionet2021"},
+    )
+    base_loss: ChoiceEnum(["cross_entropy", "asymmetric", "focal"]) = field(  # type: ignore[valid-type]
+        default="cross_entropy", metadata={"help": "loss of each decision"}
+    )
+    gamma_neg: float = field(
+        default=4.0, metadata={"help": "asymmetric: focus on hard negatives; 0, or 1 and more"}
+    )
+    gamma_pos: float = field(
+        default=0.0, metadata={"help": "asymmetric: focus on hard positives; 0, or 1 and more"}
+    )
+    clip: float = field(
+        default=0.05,
+        metadata={"help": "asymmetric: negatives of less probability than this cost nothing"},
+    )
+    focal_alpha: float = field(default=0.25, metadata={"help": "focal: weight of the positives"})
+    focal_gamma: float = field(
+        default=2.0, metadata={"help": "focal: focus on hard decisions; 0, or 1 and more"}
+    )
+    score_weight: float = field(
+        default=0.0,
+        metadata={"help": "weight of 1 - the CinC 2021 score of the batch, with probabilities"},
+    )
+    sparsity_weight: float = field(
+        default=0.0, metadata={"help": "weight of the mean of 4 p (1 - p) over the batch"}
     )
 
 
@@ -106,9 +141,18 @@ class BinaryCrossEntropyWithLogits(FairseqCriterion):
         auc_average: Which average ``auroc`` and ``auprc`` are.
         report_cinc_score: Report the challenge score.
         weights_file: The challenge's table; None takes the one that ships with the package.
+        base_loss: Loss of each decision: "cross_entropy", "asymmetric" or "focal".
+        gamma_neg: Of the asymmetric loss, as ``gamma_pos`` and ``clip``.
+        gamma_pos: Of the asymmetric loss.
+        clip: Of the asymmetric loss.
+        focal_alpha: Of the focal loss, as ``focal_gamma``.
+        focal_gamma: Of the focal loss.
+        score_weight: Weight of 1 - the challenge score of the batch, with probabilities.
+        sparsity_weight: Weight of the mean of 4 p (1 - p).
 
     Raises:
-        ValueError: If weights have another length than K, or the classes are not the challenge's.
+        ValueError: If weights have another length than K, the classes are not the challenge's, or
+            an option of a loss is out of its range.
     """
 
     def __init__(
@@ -121,14 +165,35 @@ class BinaryCrossEntropyWithLogits(FairseqCriterion):
         auc_average: str = "macro",
         report_cinc_score: bool = False,
         weights_file: Optional[str] = None,
+        base_loss: str = "cross_entropy",
+        gamma_neg: float = 4.0,
+        gamma_pos: float = 0.0,
+        clip: float = 0.05,
+        focal_alpha: float = 0.25,
+        focal_gamma: float = 2.0,
+        score_weight: float = 0.0,
+        sparsity_weight: float = 0.0,
     ) -> None:
         super().__init__(task)
+        self.base_loss = str(getattr(base_loss, "value", base_loss))
+        self.asymmetric = {"gamma_neg": gamma_neg, "gamma_pos": gamma_pos, "clip": clip}
+        self.focal = {"alpha": focal_alpha, "gamma": focal_gamma}
+        self.term_weights = {"score_loss": score_weight, "sparsity_loss": sparsity_weight}
+        _check_losses(self, pos_weight)
         self.threshold = threshold
         num_labels = getattr(task, "num_labels", None)
         for name, values in (("pos_weight", pos_weight), ("weight", weight)):
             self.register_buffer(name, _class_weights(name, values, num_labels), persistent=False)
         average = str(getattr(auc_average, "value", auc_average))
-        cinc = _challenge(task, weights_file) if report_cinc_score else {}
+        cinc = (
+            _challenge(task, weights_file, "report_cinc_score=false") if report_cinc_score else {}
+        )
+        table = None
+        if score_weight:
+            table = _challenge(task, weights_file, "score_weight=0")
+            self.sinus_index = table["sinus_index"]
+            table = torch.from_numpy(table["cinc_weights"]).float()
+        self.register_buffer("challenge_weights", table, persistent=False)
         self.summary = Summary(threshold, average, report_auc, **cinc)
 
     @classmethod
@@ -136,7 +201,8 @@ class BinaryCrossEntropyWithLogits(FairseqCriterion):
         """Return the names a validation logs, for ``checkpoint.best_checkpoint_metric``."""
         cinc = np.empty(0) if cfg.get("report_cinc_score") else None
         ranking = bool(cfg.get("report_auc"))
-        return [*_SUMMED, *Summary(ranking=ranking, cinc_weights=cinc).names]
+        terms = [name for name in _TERMS if cfg.get(name.replace("loss", "weight"))]
+        return [*_SUMMED, *terms, *Summary(ranking=ranking, cinc_weights=cinc).names]
 
     def epoch_metric_names(self) -> List[str]:
         """Return the names that ``epoch_metrics`` computes."""
@@ -163,7 +229,10 @@ class BinaryCrossEntropyWithLogits(FairseqCriterion):
                 f"the model gives {logits.shape[-1]} scores, the data have {labels.shape[-1]} "
                 "labels; give model.num_labels=null to take the number from the data"
             )
-        loss = binary_cross_entropy(logits, labels, self.pos_weight, self.weight)
+        loss = self.loss_of_decisions(logits, labels)
+        terms = self.terms_of_batch(logits, labels)
+        for name, value in terms.items():
+            loss = loss + self.term_weights[name] * labels.numel() * value
         probability = torch.sigmoid(logits.detach().float())
         logging_output = {
             "loss": loss.detach(),
@@ -171,10 +240,29 @@ class BinaryCrossEntropyWithLogits(FairseqCriterion):
             "nsentences": len(labels),
             "sample_size": labels.numel(),
             **count_decisions(probability, labels, self.threshold),
+            **{name: value.detach() * len(labels) for name, value in terms.items()},
         }
         if not self.training:
             logging_output["scores"] = {"probability": probability, "label": labels}
         return loss, labels.numel(), logging_output
+
+    def loss_of_decisions(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Sum the loss of each decision over items and classes; [B, K] twice, float32 []."""
+        if self.base_loss == "asymmetric":
+            return asymmetric_loss(logits, labels, **self.asymmetric, weight=self.weight)
+        if self.base_loss == "focal":
+            return focal_loss(logits, labels, **self.focal, weight=self.weight)
+        return binary_cross_entropy(logits, labels, self.pos_weight, self.weight)
+
+    def terms_of_batch(self, logits: Tensor, labels: Tensor) -> Dict[str, Tensor]:
+        """Return the terms of the whole batch that have a weight, by name, each float32 []."""
+        terms = {}
+        if self.term_weights["score_loss"]:
+            table = self.challenge_weights
+            terms["score_loss"] = challenge_score_loss(logits, labels, table, self.sinus_index)
+        if self.term_weights["sparsity_loss"]:
+            terms["sparsity_loss"] = sparsity_loss(logits)
+        return terms
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
@@ -184,12 +272,15 @@ class BinaryCrossEntropyWithLogits(FairseqCriterion):
     @staticmethod
     def reduce_metrics(logging_outputs: List[Dict[str, Any]]) -> None:
         """Log the summed values: the loss in bits per decision, and shares of right decisions."""
-        total = sum_logs(logging_outputs, _LOGGED)
+        terms = [name for name in _TERMS if any(name in log for log in logging_outputs)]
+        total = sum_logs(logging_outputs, [*_LOGGED, *terms])
         size = total["sample_size"] or 1.0
         metrics.log_scalar("loss", total["loss"] / size / math.log(2), size, round=4)
         metrics.log_scalar("accuracy", total["correct"] / size, size, round=4)
         items = total["nsentences"] or 1.0
         metrics.log_scalar("em_accuracy", total["em_correct"] / items, items, round=4)
+        for name in terms:
+            metrics.log_scalar(name, total[name] / items, items, round=4)
         for key in ("tp", "fp", "fn"):
             metrics.log_scalar_sum(f"_{key}", total[key])
         metrics.log_derived("precision", lambda meters: _share(meters, "_fp"))
@@ -214,24 +305,56 @@ def _class_weights(
     return weights
 
 
-def _challenge(task: Any, weights_file: Optional[str]) -> Dict[str, Any]:
-    """Return the challenge's table and its sinus rhythm, checked against the task's classes."""
+def _check_losses(criterion: BinaryCrossEntropyWithLogits, pos_weight: Any) -> None:
+    """Refuse options of the losses that have no meaning, or no gradient at a probability of 0."""
+    if pos_weight is not None and criterion.base_loss != "cross_entropy":
+        raise ValueError(
+            f"criterion.pos_weight has no effect with base_loss={criterion.base_loss}; leave it "
+            "out, or weigh classes with criterion.weight"
+        )
+    gammas = {
+        "gamma_neg": criterion.asymmetric["gamma_neg"],
+        "gamma_pos": criterion.asymmetric["gamma_pos"],
+        "focal_gamma": criterion.focal["gamma"],
+    }
+    for name, value in gammas.items():
+        if value != 0 and not 1 <= value < math.inf:
+            raise ValueError(f"criterion.{name} is {value}; give 0, or 1 and more")
+    shares = {"clip": criterion.asymmetric["clip"], "focal_alpha": criterion.focal["alpha"]}
+    for name, value in shares.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"criterion.{name} is {value}; give a share in [0, 1)")
+    for name, value in criterion.term_weights.items():
+        if not 0 <= value < math.inf:
+            key = name.replace("loss", "weight")
+            raise ValueError(f"criterion.{key} is {value}; give 0 or more")
+
+
+def _challenge(task: Any, weights_file: Optional[str], off: str) -> Dict[str, Any]:
+    """Return the challenge's table and its sinus rhythm, checked against the task's classes.
+
+    Args:
+        task: Its classes must be those of the table, in that order.
+        weights_file: The table; None takes the one that ships with the package.
+        off: How to do without it, ``key=value``.
+    """
+    key = off.partition("=")[0]
     path = Path(weights_file) if weights_file else challenge_weights_file()
     classes, weights = load_weights(path)
     num_labels = getattr(task, "num_labels", None)
     if num_labels is not None and num_labels != len(classes):
         raise ValueError(
-            f"criterion.report_cinc_score needs the {len(classes)} classes of {path}, but "
+            f"criterion.{key} needs the {len(classes)} classes of {path}, but "
             f"task.data has {num_labels}; "
-            "give task.data the folder cinc2021 of the manifests, or report_cinc_score=false"
+            f"give task.data the folder cinc2021 of the manifests, or {off}"
         )
     names = getattr(task, "label_names", None)
     official = challenge_classes().items()
     expected = [name for c in classes for name, codes in official if not c.isdisjoint(codes)]
     if names is not None and len(classes) == len(expected) and list(names) != expected:
         raise ValueError(
-            f"criterion.report_cinc_score needs the {len(classes)} classes of {path} in its order, "
+            f"criterion.{key} needs the {len(classes)} classes of {path} in its order, "
             f"but the labels of task.data are {names[:4]}...; "
-            "give task.data the folder cinc2021 of the manifests, or report_cinc_score=false"
+            f"give task.data the folder cinc2021 of the manifests, or {off}"
         )
     return {"cinc_weights": weights, "sinus_index": find_class(classes)}

@@ -13,38 +13,10 @@ import torch
 from fairseq.criterions import register_criterion
 from torch import Tensor, nn
 
+from fairseq_ecg.criterions._contrast import unit_vectors
 from fairseq_ecg.criterions._gather import gather_rows
+from fairseq_ecg.criterions.cmsc import pair_loss
 from fairseq_ecg.criterions.ecg_wav2vec2 import EcgWav2Vec2Criterion, EcgWav2Vec2CriterionConfig
-from fairseq_ecg.modules.pooling import mean_of_nonzero
-
-
-def normalize_detached(vectors: Tensor, eps: float = 1e-8) -> Tensor:
-    """Scale vectors, float, [B, D], to unit length; the length is a constant to the gradient."""
-    return vectors / vectors.detach().norm(dim=-1, keepdim=True).clamp_min(eps)
-
-
-def pair_loss(vectors: Tensor, patient_id: Tensor, segment: Tensor, temp: float = 0.1) -> Tensor:
-    """Compute the two-sided cross-entropy between first and second segments.
-
-    All B x B similarities are formed and those outside (first, second) are struck out, so that no
-    shape depends on the data and the device is not waited for.
-
-    Args:
-        vectors: Unit vectors, float32, [B, D].
-        patient_id: int, [B]; rows with equal ids are positives of each other.
-        segment: int, [B]: 0 = first of a pair, 1 = second; other rows do not take part.
-        temp: Divisor of the similarities.
-
-    Returns:
-        float32, []: the mean over positives, by rows and by columns, in nats; 0 without positives.
-    """
-    first, second = (segment == 0)[:, None], (segment == 1)[None]
-    allowed = first & second  # [B, B]
-    positive = allowed & (patient_id[:, None] == patient_id[None])
-    similarity = (vectors @ vectors.T / temp).masked_fill(~allowed, torch.finfo(torch.float32).min)
-    n_positives = positive.sum().clamp_min(1)
-    sides = [similarity.log_softmax(side).masked_fill(~positive, 0.0) for side in (1, 0)]
-    return -(sides[0].sum() + sides[1].sum()) / (2 * n_positives)
 
 
 def cmsc_loss(
@@ -71,7 +43,7 @@ def cmsc_loss(
         float32, [], in nats per positive pair.
     """
     with torch.autocast(features.device.type, enabled=False):
-        vectors = normalize_detached(mean_of_nonzero(features.float(), padding_mask), eps)
+        vectors = unit_vectors(features, padding_mask, eps)
         if all_gather:
             vectors = gather_rows(vectors)
             patient_id, segment = gather_rows(patient_id), gather_rows(segment, fill=-1)

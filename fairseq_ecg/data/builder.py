@@ -117,7 +117,7 @@ def build_store(
             write_json(folder / PLAN_FILE, plan)
             _build_shards(entries, root, folder, options, workers, executor, progress)
             paths = {entry.record: entry.path for entry in entries}
-            _finish(folder, dest, plan, paths)
+            _finish(folder, dest, plan, paths, options.store_unit)
     store = Store(folder)
     return BuildReport(store, _read_ledger(dest), len(entries), was_finished)
 
@@ -138,7 +138,7 @@ def _make_plan(
 ) -> dict[str, Any]:
     digest = hashlib.sha256()
     for entry in entries:
-        digest.update(json.dumps(dataclasses.astuple(entry)).encode() + b"\n")
+        digest.update(json.dumps(_identity(entry)).encode() + b"\n")
     return {
         "format_version": FORMAT_VERSION,
         "corpus": corpus,
@@ -146,6 +146,13 @@ def _make_plan(
         "entries_sha256": digest.hexdigest(),
         "options": json.loads(json.dumps(dataclasses.asdict(options))),
     }
+
+
+def _identity(entry: RecordEntry) -> list[Any]:
+    *plain, reader = (getattr(entry, field.name) for field in dataclasses.fields(entry))
+    if reader is None:
+        return plain
+    return [*plain, type(reader).__name__, *dataclasses.astuple(reader)]
 
 
 def _make_folder(folder: Path) -> None:
@@ -186,10 +193,12 @@ def _require_same_plan(folder: Path, found: dict[str, Any], plan: dict[str, Any]
     for name in ("format_version", "corpus"):
         if found.get(name) != plan[name]:
             changes.append(f"{name} was {found.get(name)!r}, now {plan[name]!r}")
-    before = found.get("options", {})
+    # Options that did not exist yet had what is their default now.
+    before = dataclasses.asdict(BuildOptions()) | found.get("options", {})
     for name, value in plan["options"].items():
-        if before.get(name) != value:
-            changes.append(f"{name} was {before.get(name)!r}, now {value!r}")
+        earlier = json.loads(json.dumps(before.get(name)))
+        if earlier != value:
+            changes.append(f"{name} was {earlier!r}, now {value!r}")
     if found.get("entries_sha256") != plan["entries_sha256"]:
         changes.append(
             f"the records, their labels or their splits changed ({found.get('n_entries')} records "
@@ -230,7 +239,9 @@ def _build_shards(
             bar.update(count)
 
 
-def _finish(folder: Path, dest: Path, plan: dict[str, Any], paths: dict[str, str]) -> None:
+def _finish(
+    folder: Path, dest: Path, plan: dict[str, Any], paths: dict[str, str], unit: str
+) -> None:
     """Join the shards' indexes and ledgers and mark the store as complete."""
     names = [path.stem for path in sorted(folder.glob("shard-*.json"))]
     parts = [json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names]
@@ -257,6 +268,7 @@ def _finish(folder: Path, dest: Path, plan: dict[str, Any], paths: dict[str, str
         "rate_hz": plan["options"]["rate_hz"],
         "leads": plan["options"]["leads"],
         "dtype": plan["options"]["dtype"],
+        "unit": unit,
         "n_records": len(index),
         "n_samples": int(np.sum(index["n_samples"].to_numpy())),
         "files": files,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_KEYS = {"patient_id": torch.int64, "segment": torch.int64, "record": torch.int64}
+_KEYS = dict.fromkeys(("patient_id", "record", "segment", "view", "gallery"), torch.int64)
 
 
 def collate(
@@ -24,7 +24,8 @@ def collate(
 
     Args:
         items: Dictionaries with ``id`` and ``source`` (float32 [C, T_i], mV), and any of
-            ``label`` [K], ``patient_id``, ``segment`` and ``record``.
+            ``label`` ([K] or a number), ``patient_id``, ``record``, ``segment``, ``view`` and
+            ``gallery``.
         pad: Pad short items with zeros at the end to the longest; otherwise crop all to the
             shortest.
         max_samples: Longest allowed T; longer items are cropped.

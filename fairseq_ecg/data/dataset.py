@@ -71,6 +71,25 @@ def cut_windows(n_samples: np.ndarray, window: int | None = None) -> Windows:
     return Windows(row, number * window, np.minimum(n_samples[row], window))
 
 
+def central_windows(n_samples: np.ndarray, window: int | None = None) -> Windows:
+    """Take the middle of each recording, one window per recording.
+
+    Args:
+        n_samples: Length of each recording, int64 [N].
+        window: Samples per window; None keeps every recording whole, as one that is shorter is.
+
+    Raises:
+        ValueError: If the window is not positive.
+    """
+    whole = cut_windows(n_samples)
+    if window is None:
+        return whole
+    if window <= 0:
+        raise ValueError(f"a window must have at least one sample, got {window}")
+    length = np.minimum(whole.length, window)
+    return Windows(whole.row, (whole.length - length) // 2, length)
+
+
 class BaseEcgDataset(FairseqDataset):
     """What all our datasets share: batching, order and the epoch."""
 
@@ -162,6 +181,7 @@ class EcgDataset(BaseEcgDataset):
         rebuild_batches: Draw new batches each epoch instead of once.
         pad: Pad items of a batch to the longest; otherwise crop to the shortest.
         max_samples: Crop longer items to this many samples.
+        identity: Recording to the number that ``patient_id`` is; None = ``source.identity``.
     """
 
     def __init__(
@@ -175,6 +195,7 @@ class EcgDataset(BaseEcgDataset):
         rebuild_batches: bool = False,
         pad: bool = True,
         max_samples: int | None = None,
+        identity: Callable[[int], int] | None = None,
     ) -> None:
         self.source = source
         self.windows = windows
@@ -184,12 +205,17 @@ class EcgDataset(BaseEcgDataset):
         self.rebuild_batches = rebuild_batches
         self.pad = pad
         self.max_samples = max_samples
+        self.identity = source.identity if identity is None else identity
         self.sizes = np.minimum(windows.length, max_samples or np.iinfo(np.int64).max)
         self.epoch = torch.ones(1, dtype=torch.int64).share_memory_()
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return one item: ``id``, ``record``, ``patient_id``, ``source`` (float32 [C, T], mV)."""
-        return self._load(int(index), out=None)
+        return self.draw(int(index))
+
+    def draw(self, index: int, view: int = 0) -> dict[str, Any]:
+        """Return one item, its random transforms drawn for one of several views of it."""
+        return self._load(index, None, view)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return several items; windows of equal length are read into one array of the batch."""
@@ -206,22 +232,23 @@ class EcgDataset(BaseEcgDataset):
         crop_start = self._random_start if self.shuffle else None
         return collate(items, pad=self.pad, max_samples=self.max_samples, crop_start=crop_start)
 
-    def _load(self, index: int, out: np.ndarray | None) -> dict[str, Any]:
+    def _load(self, index: int, out: np.ndarray | None, view: int = 0) -> dict[str, Any]:
         row, start, length = (
             int(a[index]) for a in (self.windows.row, self.windows.start, self.windows.length)
         )
         values = self.source.read(row, start, start + length, out=out)
         signal = EcgSignal(values, self.source.rate_hz, STANDARD_LEADS)
-        signal = self.pipeline(signal, self._generator(index, _TRANSFORM))
+        signal = self.pipeline(signal, self._generator(index, _TRANSFORM, view))
         return {
             "id": index,
             "record": row,
-            "patient_id": self.source.identity(row),
+            "patient_id": self.identity(row),
             "source": signal.values_mv,
         }
 
     def _random_start(self, item: dict[str, Any], surplus: int) -> int:
         return int(self._generator(item["id"], _CROP).integers(surplus + 1))
 
-    def _generator(self, index: int, stream: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, int(self.epoch), index, stream))
+    def _generator(self, index: int, stream: int, view: int = 0) -> np.random.Generator:
+        key = (self.seed, int(self.epoch), index, stream, *((view,) if view else ()))
+        return np.random.default_rng(key)

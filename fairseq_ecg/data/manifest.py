@@ -67,6 +67,21 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def recordings(self) -> tuple[list[str], np.ndarray]:
+        """Return name and length (int64) of each recording; for ``cmsc`` of each segment."""
+        if self.segments is None:
+            return self.paths, self.n_samples
+        pairs = list(zip(self.paths, self.segments, strict=True))
+        names = [
+            f"{path}_{number}.{self.extension}" for path, numbers in pairs for number in numbers
+        ]
+        return names, np.repeat(self.n_samples, [len(numbers) for _, numbers in pairs])
+
+    def lines(self) -> np.ndarray:
+        """Return the line of each of ``recordings``, counted from 0, int64 [N]."""
+        counts = [1] * len(self) if self.segments is None else [len(s) for s in self.segments]
+        return np.repeat(np.arange(len(self)), counts)
+
     def label_names(self, row: int) -> list[str]:
         """Return the class names of one recording; empty if it has none.
 

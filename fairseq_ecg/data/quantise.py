@@ -33,7 +33,7 @@ def to_stored(
     """Turn samples into what a store keeps.
 
     Args:
-        adu: Recorded samples, int16 or int32 [C, T].
+        adu: Recorded samples, int16, int32 or float32 [C, T].
         gain: Recorded units per mV, float64 [C].
         baseline: Recorded value at 0 mV, float64 [C].
         rate_hz: Rate of the recording.
@@ -48,12 +48,12 @@ def to_stored(
         RecordError: With reason ``nan`` if a value is not finite in 32 bits.
     """
     same_rate = math.isclose(rate_hz, store_rate_hz, rel_tol=1e-9)
-    if same_rate and dtype == "int16":
+    if same_rate and dtype == "int16" and adu.dtype != np.float32:
         fitted = _fit_int16(adu, baseline)
         if fitted is not None:
             return fitted[0], gain, fitted[1]
     # 16-bit numbers are exact in float32, and long recordings should not take twice the memory.
-    exact = np.dtype(np.float32 if adu.dtype == np.int16 else np.float64)
+    exact = np.dtype(np.float32 if adu.dtype in (np.int16, np.float32) else np.float64)
     values = adu.astype(exact)
     np.subtract(values, baseline.astype(exact)[:, None], out=values)
     np.multiply(values, (1.0 / gain).astype(exact)[:, None], out=values)

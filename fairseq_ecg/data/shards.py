@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fairseq_ecg.data.atomic import replacing, write_json
-from fairseq_ecg.data.ingest import BuildOptions, RecordEntry, ingest
+from fairseq_ecg.data.ingest import BuildOptions, RecordEntry, ingest, record_facts
 from fairseq_ecg.data.ledger import LedgerRow
 from fairseq_ecg.data.pool import BuildError
+from fairseq_ecg.data.record_file import RecordError
 from fairseq_ecg.data.store import DTYPES, index_schema, shard_name
-from fairseq_ecg.data.wfdb_reader import RecordError, read_header
 
 _MAX_SHARDS = 256
 _SIZE_SAMPLE = 200
@@ -163,10 +163,10 @@ def check_space(
     seconds = []
     for entry in sample:
         try:
-            header = read_header(root / entry.path)
+            facts = record_facts(entry, root)
         except (RecordError, OSError, ValueError):
             continue
-        seconds.append(min(header.n_samples / header.rate_hz, options.max_seconds))
+        seconds.append(min(facts.n_samples / facts.rate_hz, options.max_seconds))
     if not seconds:
         return 0
     itemsize = DTYPES[options.dtype].itemsize

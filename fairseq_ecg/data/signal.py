@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MILLIVOLTS = "mV"
+STANDARD_DEVIATIONS = "standard deviations"
+UNITS = (MILLIVOLTS, STANDARD_DEVIATIONS)
+"""What the numbers of a source may be: millivolts, or each lead of each recording standardised."""
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class EcgSignal:

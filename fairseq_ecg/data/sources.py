@@ -1,20 +1,22 @@
 """Where the samples of a manifest come from: our store, or a folder of files.
 
 A source hides the difference: recording ``i`` of the manifest, samples ``start`` to ``stop``, in
-millivolts, in the standard lead order.
+the source's unit, in the standard lead order.
 
 Before: data/manifest.py. After: transforms/pipeline.py.
 """
 
 import json
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from fairseq_ecg.data.leads import STANDARD_LEADS, to_standard
 from fairseq_ecg.data.manifest import Manifest, ManifestError
-from fairseq_ecg.data.mat_reader import read_mat
+from fairseq_ecg.data.preprocess import lead_statistics, standardize
+from fairseq_ecg.data.segment_file import Segment, read_segment
+from fairseq_ecg.data.signal import MILLIVOLTS, STANDARD_DEVIATIONS, EcgSignal
 from fairseq_ecg.data.store import Store
 from fairseq_ecg.data.wfdb_reader import RecordError, read_signal
 
@@ -26,22 +28,33 @@ class Source(Protocol):
         names: Path or record name of each recording, for messages and results.
         n_samples: Length of each recording, int64 [N].
         rate_hz: Sampling rate, the same for all.
+        unit: Unit of the samples, the same for all: ``mV`` or ``standard deviations``.
         corpus: Name of what the recordings were built from.
     """
 
     names: list[str]
     n_samples: np.ndarray
     rate_hz: float
+    unit: str
     corpus: str
 
     def read(self, row: int, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Return samples ``start`` to ``stop`` of recording ``row``, float32 [12, T], mV."""
+        """Return samples ``start`` to ``stop`` of a recording, float32 [12, T], in ``unit``."""
 
     def identity(self, row: int) -> int:
         """Return a number shared by recordings that contrastive learning takes for one."""
 
     def patient(self, row: int) -> int:
         """Return a number shared by the recordings of one patient, where patients are known."""
+
+    def label_row(self, row: int) -> int | None:
+        """Return the recording's row in a label array; None where its file says none."""
+
+    def label(self, row: int) -> np.ndarray | None:
+        """Return the multi-hot label inside the recording's file, float32 [K]; None without one."""
+
+    def people(self) -> list[str]:
+        """Return the name of each recording's patient; may be empty."""
 
     def fingerprints(self) -> np.ndarray:
         """Return one number per recording that depends on its content, uint64 [N]; may be empty."""
@@ -78,23 +91,43 @@ def open_source(manifest: Manifest, rate_hz: float | None = None) -> Source:
     return source
 
 
+def read_recording(path: str | Path) -> EcgSignal:
+    """Read one file as a folder of files is read.
+
+    Args:
+        path: A ``.mat`` segment of fairseq-signals, or a WFDB record, without suffix or its
+            ``.hea``.
+
+    Returns:
+        The twelve standard leads, in the unit of the file; those that it does not have are
+        silent.
+
+    Raises:
+        RecordError: If the file cannot be read, or samples are missing.
+    """
+    path = Path(path)
+    segment = path.suffix == ".mat" and not path.with_suffix(".hea").exists()
+    loaded = read_segment(path) if segment else _load_wfdb(path)
+    return EcgSignal(loaded.values, loaded.rate_hz, STANDARD_LEADS)
+
+
 class StoreSource:
     """The recordings of a manifest whose root is a store; see ``Source`` for the methods.
 
     Args:
-        manifest: A manifest of kind ``plain`` or ``identification``.
+        manifest: Any kind; for ``cmsc`` every segment is a record of its own.
     """
 
     def __init__(self, manifest: Manifest) -> None:
         self._store = Store(manifest.root)
-        self.names = manifest.paths
+        self.names, lengths = manifest.recordings()
         self._rows = np.array([self._store.row_of(name) for name in self.names], dtype=np.int64)
         self.n_samples = self._store.n_samples[self._rows]
-        _check_lengths(manifest, self.n_samples)
+        _check_lengths(manifest.root, self.names, lengths, self.n_samples)
         self.rate_hz = float(self._store.rate_hz)
+        self.unit = self._store.unit
         self.corpus = _corpus_name(manifest.root)
-        patients = [self._store.patients[row] for row in self._rows]
-        self._patients = np.unique(patients, return_inverse=True)[1]
+        self._patients = np.unique(self.people(), return_inverse=True)[1]
         self._leads = [STANDARD_LEADS.index(lead) for lead in self._store.leads]
 
     def read(self, row: int, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
@@ -111,12 +144,24 @@ class StoreSource:
         return out
 
     def identity(self, row: int) -> int:
-        """Return the recording's own number: segments are positives if one record holds both."""
-        return int(self._rows[row])
+        """Return the number of the record's group, or its own: its windows alone are positives."""
+        return int(self._store.groups[self._rows[row]])
 
     def patient(self, row: int) -> int:
         """See ``Source.patient``."""
         return int(self._patients[row])
+
+    def label_row(self, row: int) -> int | None:
+        """Return None: the labels of a store are in manifests."""
+        return None
+
+    def label(self, row: int) -> np.ndarray | None:
+        """Return None: the labels of a store are in manifests."""
+        return None
+
+    def people(self) -> list[str]:
+        """See ``Source.people``."""
+        return [self._store.patients[row] for row in self._rows]
 
     def fingerprints(self) -> np.ndarray:
         """See ``Source.fingerprints``: first eight bytes of the SHA-256 of each signal."""
@@ -134,32 +179,32 @@ class FolderSource:
 
     def __init__(self, manifest: Manifest) -> None:
         self._root = manifest.root
-        if manifest.kind == "cmsc":
-            pairs = list(zip(manifest.paths, manifest.segments, strict=True))
-            self.names = [f"{p}_{s}.{manifest.extension}" for p, numbers in pairs for s in numbers]
-            counts = [len(numbers) for _, numbers in pairs]
-            self.n_samples = np.repeat(manifest.n_samples, counts)
-        else:
-            self.names = manifest.paths
-            self.n_samples = manifest.n_samples
+        self.names, self.n_samples = manifest.recordings()
+        self._lines = manifest.lines()
         self.corpus = self._root.name
-        self._last: tuple[int, dict[str, Any]] | None = None
-        self.rate_hz = float(self._load(0)["rate_hz"])
+        self._last: tuple[int, Segment] | None = None
+        first = self._load(0)
+        self.rate_hz, self.unit = first.rate_hz, first.unit
 
     def read(self, row: int, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
         """See ``Source.read``.
 
         Raises:
-            RecordError: If the file is broken, has another rate than the first one, or is
+            RecordError: If the file is broken, has another rate or unit than the first one, or is
                 shorter than the manifest says; the message names the file.
         """
-        loaded = self._load(row)
-        if loaded["rate_hz"] != self.rate_hz:
+        segment = self._load(row)
+        if segment.rate_hz != self.rate_hz:
             raise RecordError(
-                "wrong_rate",
-                f"{self.names[row]} has {loaded['rate_hz']:g} Hz, not {self.rate_hz:g}",
+                "wrong_rate", f"{self.names[row]} has {segment.rate_hz:g} Hz, not {self.rate_hz:g}"
             )
-        values = loaded["values_mv"]
+        if segment.unit != self.unit:
+            raise RecordError(
+                "wrong_unit",
+                f"{self.names[row]} is in {segment.unit}, {self.names[0]} in {self.unit}; a "
+                "manifest must hold recordings of one preprocessing",
+            )
+        values = segment.values
         if values.shape[1] < stop:
             raise RecordError(
                 "truncated", f"{self.names[row]} has {values.shape[1]} samples, not {stop}"
@@ -170,75 +215,121 @@ class FolderSource:
         return out
 
     def identity(self, row: int) -> int:
-        """Return the file's ``idx``, else its ``patient_id``, else the row (fairseq-signals)."""
-        fields = self._load(row)["fields"]
-        return int(fields.get("idx", fields.get("patient_id", row)))
+        """Return the file's ``idx``, else its ``patient_id``, else the line of the manifest."""
+        group = self._load(row).group
+        return int(self._lines[row]) if group is None else group
 
     def patient(self, row: int) -> int:
         """Return the file's ``patient_id``, or the row where it has none."""
-        return int(self._load(row)["fields"].get("patient_id", row))
+        patient = self._load(row).patient_id
+        return row if patient is None else patient
 
     def label_row(self, row: int) -> int | None:
         """Return the file's ``idx``, its row in a label array; None where it has none."""
-        index = self._load(row)["fields"].get("idx")
-        return None if index is None else int(index)
+        return self._load(row).idx
 
     def label(self, row: int) -> np.ndarray | None:
         """Return the file's own multi-hot ``label``, float32 [K]; None where it has none."""
-        return self._load(row)["label"]
+        return self._load(row).label
+
+    def people(self) -> list[str]:
+        """Return nothing: the files would have to be read once more for it."""
+        return []
 
     def fingerprints(self) -> np.ndarray:
         """Return nothing: the files would have to be read once more for it."""
         return np.empty(0, dtype=np.uint64)
 
-    def _load(self, row: int) -> dict[str, Any]:
+    def _load(self, row: int) -> Segment:
         if self._last is None or self._last[0] != row:
             path = self._root / self.names[row]
-            self._last = (row, _load_mat(path) if path.suffix == ".mat" else _load_wfdb(path))
+            self._last = (row, read_segment(path) if path.suffix == ".mat" else _load_wfdb(path))
         return self._last[1]
 
 
-def _load_mat(path: Path) -> dict[str, Any]:
-    content = read_mat(path)
-    if "feats" not in content or "curr_sample_rate" not in content:
-        raise RecordError(
-            "not_a_segment",
-            f"{path}: expected the variables feats and curr_sample_rate of fairseq-signals, "
-            f"found {sorted(content)}",
-        )
-    values = np.atleast_2d(content["feats"]).astype(np.float32, copy=False)
-    if values.shape[0] != len(STANDARD_LEADS):
-        raise RecordError("wrong_leads", f"{path}: feats must be [12, T], got {values.shape}")
-    if not np.isfinite(values).all():
-        raise RecordError(
-            "nan", f"{path}: feats has {int((~np.isfinite(values)).sum())} non-finite"
-        )
-    numbers = {
-        k: content[k].item() for k in ("idx", "patient_id") if np.size(content.get(k, ())) == 1
-    }
-    label = content.get("label")
-    return {
-        "values_mv": values,
-        "rate_hz": float(np.squeeze(content["curr_sample_rate"])),
-        "fields": numbers,
-        "label": None if label is None else np.ravel(label).astype(np.float32),
-    }
+class StandardizedSource:
+    """A source in millivolts, each lead of each recording standardised as it is read.
+
+    Mean and population standard deviation are those of the whole recording (ECG-FM), whatever part
+    of it is read; a constant lead becomes 0. They are computed at the first look at a recording and
+    kept: 24 numbers per recording in each process.
+
+    Args:
+        source: The source around which this one is.
+
+    Raises:
+        ValueError: If its recordings are standardised already.
+    """
+
+    unit = STANDARD_DEVIATIONS
+
+    def __init__(self, source: Source) -> None:
+        if source.unit != MILLIVOLTS:
+            raise ValueError(
+                f"task.standardize=record needs recordings in {MILLIVOLTS}, but those of "
+                f"{source.corpus} are in {source.unit} already; give task.standardize=none"
+            )
+        self.source = source
+        self.names, self.n_samples = source.names, source.n_samples
+        self.rate_hz, self.corpus = source.rate_hz, source.corpus
+        # Both in double precision, so that the result is that of scaling the file once and for all.
+        self._statistics = np.empty((len(self.names), 2, len(STANDARD_LEADS), 1))
+        self._known = np.zeros(len(self.names), dtype=bool)
+
+    def read(self, row: int, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
+        """See ``Source.read``."""
+        if self._known[row]:
+            values = self.source.read(row, start, stop)
+        else:
+            whole = self.source.read(row, 0, int(self.n_samples[row]))
+            self._statistics[row] = lead_statistics(whole)
+            self._known[row] = True
+            values = whole[:, start:stop]
+        mean, std = self._statistics[row]
+        if out is None:
+            out = np.empty(values.shape, dtype=np.float32)
+        np.copyto(out, standardize(values, mean, std), casting="same_kind")
+        return out
+
+    def identity(self, row: int) -> int:
+        """See ``Source.identity``."""
+        return self.source.identity(row)
+
+    def patient(self, row: int) -> int:
+        """See ``Source.patient``."""
+        return self.source.patient(row)
+
+    def label_row(self, row: int) -> int | None:
+        """See ``Source.label_row``."""
+        return self.source.label_row(row)
+
+    def label(self, row: int) -> np.ndarray | None:
+        """See ``Source.label``."""
+        return self.source.label(row)
+
+    def people(self) -> list[str]:
+        """See ``Source.people``."""
+        return self.source.people()
+
+    def fingerprints(self) -> np.ndarray:
+        """See ``Source.fingerprints``: those of the recordings before they are standardised."""
+        return self.source.fingerprints()
 
 
-def _load_wfdb(path: Path) -> dict[str, Any]:
+def _load_wfdb(path: Path) -> Segment:
     signal, _ = to_standard(read_signal(path.with_suffix("") if path.suffix == ".hea" else path))
     if not np.isfinite(signal.values_mv).all():
         raise RecordError("nan", f"{path}: the signal has missing samples; build a store instead")
-    return {"values_mv": signal.values_mv, "rate_hz": signal.rate_hz, "fields": {}, "label": None}
+    return Segment(signal.values_mv, signal.rate_hz, MILLIVOLTS, None, None, None)
 
 
-def _check_lengths(manifest: Manifest, actual: np.ndarray) -> None:
-    wrong = np.flatnonzero(manifest.n_samples != actual)
+def _check_lengths(root: Path, names: list[str], listed: np.ndarray, actual: np.ndarray) -> None:
+    wrong = np.flatnonzero(listed != actual)
     if wrong.size:
         row = int(wrong[0])
         raise ManifestError(
-            f"{manifest.paths[row]}: the manifest says {manifest.n_samples[row]} samples, the "
-            f"store in {manifest.root} has {actual[row]}; run `fairseq-ecg manifest` again"
+            f"{names[row]}: the manifest says {listed[row]} samples, the store in {root} has "
+            f"{actual[row]}; run `fairseq-ecg manifest` again"
         )
 
 

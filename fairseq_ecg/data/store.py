@@ -23,6 +23,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fairseq_ecg.data.signal import MILLIVOLTS
+
 FORMAT_VERSION = 1
 DTYPES: dict[str, np.dtype[Any]] = {"int16": np.dtype("<i2"), "float32": np.dtype("<f4")}
 STORE_FILE = "store.json"
@@ -73,6 +75,7 @@ def index_schema(n_leads: int) -> pa.Schema:
             ("sex", pa.string()),
             ("source_rate_hz", pa.float64()),
             ("source_n_samples", pa.int64()),
+            ("group", pa.int64()),  # null: the record is a group of its own
         ]
     )
 
@@ -100,10 +103,13 @@ class Store:
         path: The store's folder.
         meta: Content of ``store.json``.
         rate_hz: Sampling rate of every record.
+        unit: ``mV``, or ``standard deviations`` where each lead was standardised.
         leads: Names of the C rows of every record.
         records: Record names in row order.
         n_samples: Samples per record, int64 [N].
         patients: Patient of each record, in row order.
+        groups: Number shared by records that contrastive learning takes for one, int64 [N]; the
+            row of a record that stands alone.
         hashes: First 8 bytes, big-endian, of the SHA-256 of each stored signal, uint64 [N].
     """
 
@@ -120,6 +126,7 @@ class Store:
         self.path = Path(path)
         self.meta = _read_meta(self.path)
         self.rate_hz = float(self.meta["rate_hz"])
+        self.unit = str(self.meta.get("unit", MILLIVOLTS))
         self.leads: tuple[str, ...] = tuple(self.meta["leads"])
         self._dtype = DTYPES[self.meta["dtype"]]
         self._check_sizes()
@@ -270,7 +277,8 @@ class Store:
         columns = ["record", "patient", "n_samples", "shard", "offset", "sha256"]
         per_lead = ["gain", "baseline", "lead_present"]
         try:
-            self._take_columns(pq.read_table(path, columns=columns + per_lead))
+            later = [name for name in ("group",) if name in pq.read_schema(path).names]
+            self._take_columns(pq.read_table(path, columns=columns + per_lead + later))
             self._check_places()
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise StoreError(
@@ -288,6 +296,10 @@ class Store:
         self._baseline = self._per_lead(table, "baseline").astype(np.float32)
         self._shifted = (self._baseline != 0).any(axis=1)
         self._lead_present = self._per_lead(table, "lead_present").astype(bool)
+        self.groups = np.arange(len(table), dtype=np.int64)
+        if "group" in table.column_names:
+            known = table["group"].is_valid().to_numpy()
+            self.groups[known] = table["group"].drop_null().to_numpy()
         heads = [int(text[:16], 16) for text in table["sha256"].to_pylist()]
         self.hashes = np.array(heads, dtype=np.uint64)
 

@@ -1,4 +1,4 @@
-"""Behaviours around any dataset: labels, and pairs of adjacent segments.
+"""Behaviours around any dataset: labels, several views of one thing, probes and gallery.
 
 Before: data/dataset.py. After: data/collate.py.
 """
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_ecg.data.dataset import BaseEcgDataset
+from fairseq_ecg.data.dataset import BaseEcgDataset, EcgDataset
 
 
 class _Wrapper(BaseEcgDataset):
@@ -32,15 +32,15 @@ class LabelledDataset(_Wrapper):
 
     Args:
         dataset: Items with ``record``.
-        labels: Multi-hot labels of each recording, float32 [N, K].
+        labels: Of each recording: multi-hot, float32 [N, K], or one number, int64 [N].
     """
 
     def __init__(self, dataset: BaseEcgDataset, labels: np.ndarray) -> None:
         super().__init__(dataset)
-        self.labels = np.asarray(labels, dtype=np.float32)
+        self.labels = np.asarray(labels)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return the item with ``label``, float32 [K]."""
+        """Return the item with ``label``, float32 [K] or an int64."""
         return self._label(self.dataset[index])
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
@@ -51,7 +51,61 @@ class LabelledDataset(_Wrapper):
         return {**item, "label": self.labels[item["record"]]}
 
 
-class SegmentPairs(_Wrapper):
+class ProbesAndGallery(_Wrapper):
+    """The two sides of an identification as one dataset, so that both are evaluated alike.
+
+    The gallery follows the probes: ``id`` and ``record`` run on. Adds ``gallery``, 0 or 1.
+
+    Args:
+        probes: Recordings of unknown people.
+        gallery: Recordings of known people, transformed in the same way.
+        n_probes: Recordings of the probes; ``record`` of the gallery starts there.
+    """
+
+    def __init__(self, probes: BaseEcgDataset, gallery: BaseEcgDataset, n_probes: int) -> None:
+        super().__init__(probes)
+        self.gallery = gallery
+        self.n_probes = n_probes
+        self.sizes = np.concatenate([probes.sizes, gallery.sizes])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return one item."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return several items of either side."""
+        first = len(self.dataset)
+        probes = self.dataset.__getitems__([i for i in indices if i < first])
+        gallery = self.gallery.__getitems__([i - first for i in indices if i >= first])
+        sides = (
+            iter([{**item, "gallery": 0} for item in probes]),
+            iter([self._of_gallery(item) for item in gallery]),
+        )
+        return [next(sides[int(i >= first)]) for i in indices]
+
+    def _of_gallery(self, item: dict[str, Any]) -> dict[str, Any]:
+        shifted = {"id": item["id"] + len(self.dataset), "record": item["record"] + self.n_probes}
+        return {**item, **shifted, "gallery": 1}
+
+
+class _Grouped(_Wrapper):
+    """A dataset whose items are lists of rows; a batch is the rows of its items, item by item."""
+
+    def __getitem__(self, index: int) -> list[dict[str, Any]]:
+        """Return the rows of one item."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the rows of several items, one after the other."""
+        raise NotImplementedError
+
+    def collater(self, items: Sequence[Any]) -> dict[str, Any]:
+        """Merge rows, or lists of them, into a batch."""
+        flat = [row for item in items for row in (item if isinstance(item, list) else [item])]
+        return self.dataset.collater(flat)
+
+
+class SegmentPairs(_Grouped):
     """Groups of adjacent segments as one item (CMSC: Kiyasseh et al., ICML 2021, section 3.2).
 
     Adds ``segment``: position in the group modulo 2, so that the two halves of each pair are told
@@ -69,10 +123,6 @@ class SegmentPairs(_Wrapper):
             [dataset.sizes[list(group)].sum() for group in groups], dtype=np.int64
         )
 
-    def __getitem__(self, index: int) -> list[dict[str, Any]]:
-        """Return the segments of one group."""
-        return self.__getitems__([index])
-
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return the segments of several groups, one after the other."""
         groups = [self.groups[int(index)] for index in indices]
@@ -80,10 +130,69 @@ class SegmentPairs(_Wrapper):
         segments = [position % 2 for group in groups for position in range(len(group))]
         return [{**item, "segment": s} for item, s in zip(items, segments, strict=True)]
 
+
+class _Views(_Grouped):
+    """Items of ``n_views`` rows each; every row gets ``view``, and a batch ``n_views``."""
+
+    n_views: int
+
     def collater(self, items: Sequence[Any]) -> dict[str, Any]:
-        """Merge segments, or lists of them, into a batch."""
-        flat = [s for item in items for s in (item if isinstance(item, list) else [item])]
-        return self.dataset.collater(flat)
+        """Merge rows, or lists of them, into a batch with ``n_views``."""
+        batch = super().collater(items)
+        return {**batch, "n_views": self.n_views} if batch else batch
+
+
+class LeadViews(_Views):
+    """Each lead of a segment as a row of its own, [1, T] (CMLC, CMSMLC: Kiyasseh et al., 2021).
+
+    ``view`` counts the leads; around pairs of segments it goes on counting in the second one.
+
+    Args:
+        dataset: Segments, or ``SegmentPairs``.
+        n_leads: Number of leads C of a segment.
+    """
+
+    def __init__(self, dataset: BaseEcgDataset, n_leads: int) -> None:
+        super().__init__(dataset)
+        self.n_leads = n_leads
+        self.n_views = n_leads * (2 if isinstance(dataset, SegmentPairs) else 1)
+        self.sizes = dataset.sizes * n_leads
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the leads of several items, one after the other."""
+        return [
+            {
+                **segment,
+                "source": segment["source"][lead : lead + 1],
+                "view": segment.get("segment", 0) * self.n_leads + lead,
+            }
+            for segment in self.dataset.__getitems__(indices)
+            for lead in range(self.n_leads)
+        ]
+
+
+class DrawnViews(_Views):
+    """Each segment several times, its random transforms drawn anew (SimCLR, 3KG).
+
+    A batch is ordered [segment 0 view 0, segment 0 view 1, segment 1 view 0, ...].
+
+    Args:
+        dataset: Segments with random transforms.
+        n_views: How often each.
+    """
+
+    def __init__(self, dataset: EcgDataset, n_views: int = 2) -> None:
+        super().__init__(dataset)
+        self.n_views = n_views
+        self.sizes = dataset.sizes * n_views
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the views of several segments, one after the other."""
+        return [
+            {**self.dataset.draw(int(index), view), "view": view}
+            for index in indices
+            for view in range(self.n_views)
+        ]
 
 
 def pair_windows(rows: np.ndarray) -> list[list[int]]:

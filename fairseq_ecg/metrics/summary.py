@@ -24,14 +24,14 @@ class Summary:
     """Which numbers to compute.
 
     Args:
-        threshold: A class is decided where its probability is above this.
+        threshold: A class is decided where its probability is above this; one for all, or [K].
         average: Which average ``auroc`` and ``auprc`` are, "macro" or "micro".
         ranking: Compute the areas under the curves.
         cinc_weights: The challenge's table [K, K], or None for no challenge score.
         sinus_index: Which class is sinus rhythm; needed with ``cinc_weights``.
     """
 
-    threshold: float = 0.5
+    threshold: float | NDArray[np.float64] = 0.5
     average: multilabel.Average = "macro"
     ranking: bool = True
     cinc_weights: NDArray[np.float64] | None = None

@@ -6,7 +6,7 @@ Shapes: B batch, C leads, T samples, L frames, D width.
 
 import logging
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
 
@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
 from fairseq_ecg.checkpoint import Checkpoint, CheckpointError, load_weights, read_checkpoint
+from fairseq_ecg.contract import InputContract
 from fairseq_ecg.models.ecg_transformer import (
     EcgTransformer,
     EcgTransformerConfig,
@@ -88,6 +89,11 @@ class FinetunedModel(BaseFairseqModel):
     def width(self) -> int:
         """Width D of the encoder's output."""
         return self.encoder.encoder.layer_norm.normalized_shape[0]
+
+    @property
+    def pretrained_contract(self) -> Optional[InputContract]:
+        """What the encoder was pretrained on and with; None if it was built fresh."""
+        return getattr(self.encoder, "pretrained_contract", None)
 
     @classmethod
     def config_from_checkpoint(
@@ -163,13 +169,15 @@ def number_of_labels(asked: Optional[int], task: Any) -> int:
 def build_encoder(cfg: EcgFinetuningConfig, task: Any = None) -> EcgTransformer:
     """Build the encoder of ``model_path``, or a fresh one.
 
+    An encoder from a checkpoint keeps its ``pretrained_contract``, which the task compares with the
+    recordings it opens.
+
     Args:
         cfg: The model's configuration.
-        task: Its ``cfg.normalize`` and ``cfg.filter`` are compared with those of pretraining; None
-            = nothing is compared.
+        task: Gives ``num_leads`` of a fresh encoder where ``cfg.in_d`` is None.
 
     Raises:
-        ValueError: If the task prepares signals in another way than pretraining did.
+        ValueError: If a fresh encoder's number of leads is unknown or differs from the task's.
         CheckpointError: If the checkpoint cannot be read or is of another kind.
     """
     wanted = cfg.model_path is not None and not cfg.no_pretrained_weights
@@ -182,7 +190,7 @@ def build_encoder(cfg: EcgFinetuningConfig, task: Any = None) -> EcgTransformer:
         )
         wanted = False
     if wanted:
-        return _pretrained_encoder(cfg, task)
+        return _pretrained_encoder(cfg)
     if known:
         return EcgTransformer(_encoder_config(cfg, OmegaConf.create(cfg.encoder_config)))
     return EcgTransformer(_fresh_config(cfg, task))
@@ -220,22 +228,45 @@ def sizes_of(state: Mapping[str, Tensor]) -> Dict[str, Any]:
     }
 
 
-def _pretrained_encoder(cfg: EcgFinetuningConfig, task: Any) -> EcgTransformer:
-    checkpoint = read_checkpoint(cfg.model_path)
-    _check_preparation(checkpoint, task)
+def encoder_of(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint of the encoder alone, as an ``ecg_transformer`` that masks nothing.
+
+    Args:
+        checkpoint: Of a pretraining model, or of a model fine-tuned from one.
+
+    Raises:
+        CheckpointError: If there is no transformer encoder in it.
+    """
     state = _backbone(checkpoint.state)
     found = {**checkpoint.model_cfg, **(checkpoint.model_cfg.get("encoder_config") or {})}
+    names = {f.name for f in fields(EcgTransformerConfig)}
+    model_cfg = {key: value for key, value in found.items() if key in names}
+    model_cfg.update(sizes_of(state), apply_mask=False, _name="ecg_transformer")
+    return replace(
+        checkpoint,
+        model_name="ecg_transformer",
+        model_cfg=model_cfg,
+        state=state,
+        contract={**checkpoint.contract, "labels": None},
+        unbuildable=None,
+    )
+
+
+def _pretrained_encoder(cfg: EcgFinetuningConfig) -> EcgTransformer:
+    checkpoint = read_checkpoint(cfg.model_path)
     try:
-        found.update(sizes_of(state))
+        encoder_checkpoint = encoder_of(checkpoint)
     except CheckpointError as error:
         raise CheckpointError(
             f"model.model_path {checkpoint.path} holds a {checkpoint.model_name}: {error}; give "
             "the checkpoint of a wav2vec-style model, or use that model's own classifier"
         ) from None
+    found = encoder_checkpoint.model_cfg
     encoder = EcgTransformer(_encoder_config(cfg, found))
-    load_weights(encoder, state, checkpoint.path)
+    load_weights(encoder, encoder_checkpoint.state, checkpoint.path)
+    encoder.pretrained_contract = InputContract.from_dict(checkpoint.contract)
     logger.info("encoder of %s (%s) loaded", checkpoint.path, checkpoint.model_name)
-    _note_encoder(cfg, found)
+    note_encoder(cfg, found, EcgTransformerConfig)
     return encoder
 
 
@@ -270,26 +301,20 @@ def _fresh_config(cfg: EcgFinetuningConfig, task: Any) -> EcgTransformerConfig:
     return config
 
 
-def _check_preparation(checkpoint: Checkpoint, task: Any) -> None:
-    for name in ("normalize", "filter"):
-        asked = getattr(getattr(task, "cfg", None), name, None)
-        trained = checkpoint.task_cfg.get(name)
-        if asked is not None and trained is not None and asked != trained:
-            raise ValueError(
-                f"task.{name} is {asked}, but the encoder in {checkpoint.path} was trained with "
-                f"{name}: {trained}; set task.{name}={str(trained).lower()}, or use another encoder"
-            )
-
-
-def _note_encoder(cfg: EcgFinetuningConfig, found: Mapping[str, Any]) -> None:
+def note_encoder(cfg: Any, found: Mapping[str, Any], config_class: type) -> None:
     """Write the encoder's configuration into the run's own, which fairseq puts into checkpoints.
 
     So a fine-tuned checkpoint can be opened where ``model_path`` does not exist.
+
+    Args:
+        cfg: The model's section of the run's configuration.
+        found: What the encoder was built with.
+        config_class: The encoder's dataclass; other keys are left out.
     """
     if not isinstance(cfg, DictConfig):
         return
     section = OmegaConf.select(cfg._get_root(), "model", default=None)
     if isinstance(section, DictConfig):
-        names = {f.name for f in fields(EcgTransformerConfig)} - {"_name"}
+        names = {f.name for f in fields(config_class)} - {"_name"}
         with open_dict(section):
             section.encoder_config = {k: v for k, v in found.items() if k in names}

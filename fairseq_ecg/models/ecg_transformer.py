@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from fairseq_ecg.modules.conv_features import ConvFeatures
 from fairseq_ecg.modules.layer_spec import parse_layers
-from fairseq_ecg.modules.masking import sample_span_mask
+from fairseq_ecg.modules.masking import sample_fixed_mask, sample_span_mask
 from fairseq_ecg.modules.padding import FramePadding, frame_padding
 from fairseq_ecg.modules.pooling import mean_of_nonzero
 from fairseq_ecg.modules.positional_conv import PositionalConv
 from fairseq_ecg.modules.transformer import TransformerEncoder, TransformerSizes
+
+_MASKS = {"poorest": sample_span_mask, "fixed": sample_fixed_mask}
 
 
 @dataclass
@@ -41,6 +43,15 @@ class EcgTransformerConfig(FairseqDataclass):
         default=None, metadata={"help": "accepted for old presets; task.data decides"}
     )
     args: Any = field(default=None, metadata={"help": "accepted for old presets; unused"})
+    angle: Optional[float] = field(
+        default=None, metadata={"help": "accepted for old presets of 3KG; task.angle decides"}
+    )
+    scale: Optional[float] = field(
+        default=None, metadata={"help": "accepted for old presets of 3KG; task.scale decides"}
+    )
+    mask_ratio: Optional[float] = field(
+        default=None, metadata={"help": "accepted for old presets of 3KG; task.mask_ratio decides"}
+    )
 
     encoder_layers: int = field(default=12, metadata={"help": "number of transformer layers"})
     encoder_embed_dim: int = field(default=768, metadata={"help": "width of a frame"})
@@ -50,6 +61,10 @@ class EcgTransformerConfig(FairseqDataclass):
     encoder_attention_heads: int = field(default=12, metadata={"help": "attention heads"})
     layer_norm_first: bool = field(
         default=False, metadata={"help": "layer norm before each block instead of after it"}
+    )
+    layer_norm_eps: float = field(
+        default=1e-05,
+        metadata={"help": "epsilon of the norms in the layers; 1e-06 in fairseq-signals of 2022"},
     )
     saliency: bool = field(
         default=False, metadata={"help": "also return the attention weights of every layer"}
@@ -76,6 +91,13 @@ class EcgTransformerConfig(FairseqDataclass):
     mask_length: int = field(default=10, metadata={"help": "frames per masked span"})
     mask_prob: float = field(
         default=0.0, metadata={"help": "share of frames masked if no spans overlapped"}
+    )
+    mask_count: str = field(
+        default="poorest",
+        metadata={
+            "help": "'poorest': spans may overlap, each row is cut to the poorest row of the "
+            "batch; 'fixed': mask_prob of the frames, in whole spans, in any batch"
+        },
     )
     mask_selection: str = field(
         default="static", metadata={"help": "how span lengths are drawn; only 'static' is known"}
@@ -144,6 +166,7 @@ class EcgTransformer(BaseFairseqModel):
         self.feature_grad_mult = float(cfg.feature_grad_mult)
         self.mask_prob = float(cfg.mask_prob) if cfg.apply_mask else 0.0
         self.mask_length = cfg.mask_length
+        self.sample_mask = _MASKS[cfg.mask_count]
         self.mask_channel_prob = float(cfg.mask_channel_prob) if cfg.apply_mask else 0.0
         self.mask_channel_length = cfg.mask_channel_length
 
@@ -274,7 +297,7 @@ class EcgTransformer(BaseFairseqModel):
     def draw_mask(self, x: Tensor, padding: Optional[FramePadding]) -> Tensor:
         """Draw which frames to mask; bool, [B, L], on the CPU, equally many True per row."""
         lengths = None if padding is None else padding.lengths
-        return sample_span_mask(x.shape[0], x.shape[1], self.mask_prob, self.mask_length, lengths)
+        return self.sample_mask(x.shape[0], x.shape[1], self.mask_prob, self.mask_length, lengths)
 
     def hide(self, x: Tensor, mask: Tensor) -> Tensor:
         """Replace the masked frames of x [B, L, D] by one learned vector; mask is bool [B, L]."""
@@ -337,6 +360,8 @@ def check_supported(cfg: EcgTransformerConfig) -> None:
     for name in ("mask_selection", "mask_channel_selection"):
         if getattr(cfg, name) != "static":
             raise ValueError(f"model.{name} is {getattr(cfg, name)!r}; only 'static' is supported")
+    if cfg.mask_count not in _MASKS:
+        raise ValueError(f"model.mask_count is {cfg.mask_count!r}; give {' or '.join(_MASKS)}")
     for name in ("no_mask_overlap", "no_mask_channel_overlap"):
         if getattr(cfg, name):
             raise ValueError(f"model.{name} is not supported (it fails in the reference); leave it")
@@ -360,4 +385,5 @@ def _transformer_sizes(cfg: EcgTransformerConfig) -> TransformerSizes:
         attention_dropout=cfg.attention_dropout,
         activation_dropout=cfg.activation_dropout,
         layerdrop=cfg.encoder_layerdrop,
+        norm_eps=cfg.layer_norm_eps,
     )

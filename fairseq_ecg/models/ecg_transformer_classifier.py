@@ -56,11 +56,10 @@ class EcgTransformerClassifier(FinetunedModel):
 
         Args:
             cfg: The model's configuration.
-            task: Gives ``num_labels``, and what ``build_encoder`` compares.
+            task: Gives ``num_labels``, and what ``build_encoder`` asks it.
 
         Raises:
-            ValueError: If the number of labels is unknown or differs from the task's, or if the
-                task prepares signals in another way than pretraining did.
+            ValueError: If the number of labels is unknown or differs from the task's.
             CheckpointError: If the checkpoint cannot be read or is of another kind.
         """
         num_labels = number_of_labels(cfg.num_labels, task)

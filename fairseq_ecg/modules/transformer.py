@@ -26,6 +26,7 @@ class TransformerSizes:
         attention_dropout: Dropout of the attention weights.
         activation_dropout: Dropout after the activation of the feed-forward blocks.
         layerdrop: Probability to leave out a layer in training.
+        norm_eps: Epsilon of the layer norms inside the layers.
 
     Raises:
         ValueError: If ``width`` is no multiple of ``heads``.
@@ -40,6 +41,7 @@ class TransformerSizes:
     attention_dropout: float = 0.1
     activation_dropout: float = 0.0
     layerdrop: float = 0.0
+    norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.width % self.heads:
@@ -98,10 +100,10 @@ class TransformerLayer(nn.Module):
         self.dropout = nn.Dropout(sizes.dropout)
         self.activation_dropout = nn.Dropout(sizes.activation_dropout)
         self.self_attn = SelfAttention(sizes.width, sizes.heads, sizes.attention_dropout)
-        self.self_attn_layer_norm = nn.LayerNorm(sizes.width)
+        self.self_attn_layer_norm = nn.LayerNorm(sizes.width, eps=sizes.norm_eps)
         self.fc1 = nn.Linear(sizes.width, sizes.ffn_width)
         self.fc2 = nn.Linear(sizes.ffn_width, sizes.width)
-        self.final_layer_norm = nn.LayerNorm(sizes.width)
+        self.final_layer_norm = nn.LayerNorm(sizes.width, eps=sizes.norm_eps)
 
     def forward(self, x: Tensor, attended: Tensor | None = None) -> Tensor:
         """Return the layer's output, float, [B, L, D] as the input."""

@@ -9,31 +9,41 @@ import logging
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from fairseq import checkpoint_utils
-from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, DictConfig, OmegaConf
 
 from fairseq_ecg import engine, preflight
-from fairseq_ecg.data.dataset import BaseEcgDataset, EcgDataset, cut_windows
+from fairseq_ecg.contract import INPUT_KEYS, InputContract, check
+from fairseq_ecg.data.dataset import BaseEcgDataset, EcgDataset, Windows, cut_windows
 from fairseq_ecg.data.leads import choose_leads
 from fairseq_ecg.data.manifest import Manifest, read_manifest
-from fairseq_ecg.data.sources import Source, open_source
+from fairseq_ecg.data.signal import MILLIVOLTS, STANDARD_DEVIATIONS
+from fairseq_ecg.data.sources import Source, StandardizedSource, open_source
 from fairseq_ecg.transforms.normalize import Standardize
-from fairseq_ecg.transforms.pipeline import Pipeline, build_perturbation, build_pipeline
+from fairseq_ecg.transforms.perturbation import (
+    build_perturbation,
+    config_of_perturbations,
+    perturbation_keys,
+)
+from fairseq_ecg.transforms.pipeline import Pipeline, build_pipeline
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class EcgTaskConfig(FairseqDataclass):
-    """Keys of every task; those of fairseq-signals keep their names and meaning."""
+class EcgTaskConfig(config_of_perturbations(FairseqDataclass)):
+    """Keys of every task; those of fairseq-signals keep their names and meaning.
+
+    The options of the perturbations stand with them, in ``transforms/``.
+    """
 
     data: str = field(default=MISSING, metadata={"help": "folder with train.tsv, valid.tsv, ..."})
     leads_to_load: Any = field(
@@ -69,6 +79,12 @@ class EcgTaskConfig(FairseqDataclass):
     filter: bool = field(
         default=False, metadata={"help": "remove baseline wander and mains hum from each lead"}
     )
+    standardize: ChoiceEnum(["none", "record"]) = field(  # type: ignore[valid-type]
+        default="none",
+        metadata={
+            "help": "record: scale each lead by mean and deviation of the whole recording (ECG-FM)"
+        },
+    )
     normalize: bool = field(
         default=False, metadata={"help": "scale each lead by the statistics of mean_path, std_path"}
     )
@@ -85,16 +101,6 @@ class EcgTaskConfig(FairseqDataclass):
     p: Any = field(
         default=1.0, metadata={"help": "probability of each perturbation, one for all or one each"}
     )
-    mask_leads_selection: str = field(
-        default="random", metadata={"help": "random (each lead alone) or conditional"}
-    )
-    mask_leads_prob: float = field(
-        default=0.5, metadata={"help": "random_leads_masking: probability of masking a lead"}
-    )
-    mask_leads_condition: Any = field(
-        default_factory=lambda: [4, 5],
-        metadata={"help": "conditional lead masking: how many limb and chest leads to mask"},
-    )
     rebuild_batches: bool = field(
         default=False,
         metadata={"help": "cut new batches each epoch; false: once, as fairseq-signals does"},
@@ -104,6 +110,22 @@ class EcgTaskConfig(FairseqDataclass):
     )
     compile: bool = field(default=False, metadata={"help": "compile the model with torch.compile"})
     seed: int = II("common.seed")
+
+    leads_bucket: Any = field(
+        default=None, metadata={"help": "accepted for old presets; only null is supported"}
+    )
+    bucket_selection: str = field(
+        default="uniform", metadata={"help": "accepted for old presets; unused"}
+    )
+    num_batch_buckets: int = field(
+        default=0, metadata={"help": "accepted for old presets; only 0 is supported"}
+    )
+    precompute_mask_indices: bool = field(
+        default=False, metadata={"help": "accepted for old presets; only false is supported"}
+    )
+    inferred_w2v_config: Any = field(
+        default=None, metadata={"help": "accepted for old presets; unused"}
+    )
 
 
 class EcgTask(FairseqTask):
@@ -118,6 +140,7 @@ class EcgTask(FairseqTask):
 
     def __init__(self, cfg: EcgTaskConfig) -> None:
         super().__init__(cfg)
+        _check_supported(cfg)
         self.leads = choose_leads(_plain(cfg.leads_to_load), cfg.enable_padding_leads)
         self.standardize = _standardize(cfg)
         self.perturbations = _perturbations(cfg)
@@ -126,6 +149,7 @@ class EcgTask(FairseqTask):
         self._scores: List[Dict[str, np.ndarray]] = []
         self._updates_started = False
         self._seeded_update: Optional[int] = None
+        self._expected: Optional[Tuple[InputContract, str, Sequence[str]]] = None
         self.state.add_factory("input_contract", self._input_contract)
 
     @classmethod
@@ -138,6 +162,16 @@ class EcgTask(FairseqTask):
         return cls(cfg)
 
     # --- data -----------------------------------------------------------------------------------
+
+    @classmethod
+    def manifests_of(cls, split: str, training: bool) -> List[str]:
+        """Return the manifests that a split consists of, without the suffix ``.tsv``.
+
+        Args:
+            split: As in ``dataset.train_subset`` or ``dataset.valid_subset``.
+            training: Whether it is trained on.
+        """
+        return [split]
 
     @property
     def num_leads(self) -> int:
@@ -161,12 +195,19 @@ class EcgTask(FairseqTask):
             training: Whether to shuffle and perturb; None: if it is ``dataset.train_subset``, or,
                 outside a run, if the name contains "train".
             **kwargs: Not used.
+
+        Raises:
+            ContractError: If the recordings are not what the network expects (``expect``).
+            ValueError: If a perturbation cannot work at their rate or on these leads.
         """
         if training is None:
             training = self._is_training(split)
         path = Path(self.cfg.data) / f"{split}.tsv"
         manifest = read_manifest(path)
-        source = open_source(manifest, self.cfg.sample_rate)
+        source = self.open_source(manifest)
+        self._check_expectation(source)
+        for perturbation in self.perturbations if training else ():
+            perturbation.check(source.rate_hz, self.leads.leads)
         self.datasets[split] = self.build_dataset(manifest, source, training)
         if training:
             self._remember_training_data(source)
@@ -182,16 +223,32 @@ class EcgTask(FairseqTask):
         subset = self._of_run("dataset.train_subset")
         return "train" in split if subset is None else split in subset.split(",")
 
+    def open_source(self, manifest: Manifest) -> Source:
+        """Return the recordings of a manifest, standardised if ``task.standardize`` asks for it.
+
+        Raises:
+            ValueError: If they have another rate than ``task.sample_rate``, or are standardised
+                already.
+        """
+        source = open_source(manifest, self.cfg.sample_rate)
+        return StandardizedSource(source) if _standardizes_records(self.cfg) else source
+
     def build_dataset(self, manifest: Manifest, source: Source, training: bool) -> BaseEcgDataset:
         """Return the dataset of a split; tasks add labels or views around ``segments``."""
         return self.segments(source, training)
 
-    def segments(self, source: Source, training: bool) -> EcgDataset:
-        """Return the windows of all recordings of a source, transformed."""
+    def segments(self, source: Source, training: bool, **options: Any) -> EcgDataset:
+        """Return the windows of all recordings of a source, transformed.
+
+        Args:
+            source: The recordings.
+            training: Whether they are trained on.
+            **options: Further keywords of ``EcgDataset``.
+        """
         window = None
         if self.cfg.segment_s is not None:
             window = round(self.cfg.segment_s * source.rate_hz)
-        windows = cut_windows(source.n_samples, window)
+        windows = self.cut(source.n_samples, window, training)
         if training and self.cfg.min_sample_size:
             windows = windows.select(windows.length >= self.cfg.min_sample_size)
         return EcgDataset(
@@ -203,7 +260,18 @@ class EcgTask(FairseqTask):
             rebuild_batches=self.cfg.rebuild_batches,
             pad=self.cfg.enable_padding,
             max_samples=self.cfg.max_sample_size,
+            **options,
         )
+
+    def cut(self, n_samples: np.ndarray, window: Optional[int], training: bool) -> Windows:
+        """Return the pieces of all recordings; tasks that do not take all of them override this.
+
+        Args:
+            n_samples: Length of each recording, int64 [N].
+            window: Samples per piece; None keeps recordings whole.
+            training: Whether they are trained on.
+        """
+        return cut_windows(n_samples, window)
 
     def pipeline(self, training: bool) -> Pipeline:
         """Return the transforms of a split; perturbations only in training."""
@@ -218,8 +286,14 @@ class EcgTask(FairseqTask):
     # --- training -------------------------------------------------------------------------------
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> torch.nn.Module:
-        """Build the model and compile it in place if ``task.compile`` asks for it."""
+        """Build the model and compile it in place if ``task.compile`` asks for it.
+
+        If its encoder was pretrained, every dataset opened after it must fit that.
+        """
         model = super().build_model(cfg, from_checkpoint)
+        pretrained = getattr(model, "pretrained_contract", None)
+        if pretrained is not None:
+            self.expect(pretrained, f"the encoder in {cfg.model_path}")
         if self.cfg.compile:
             model.compile()
         return model
@@ -345,7 +419,8 @@ class EcgTask(FairseqTask):
         return {
             "rate_hz": self.cfg.sample_rate,
             "leads": list(self.leads.leads),
-            "unit": "mV" if self.standardize is None else "standard deviations",
+            "unit": self._unit(MILLIVOLTS),
+            "standardize": "record" if _standardizes_records(self.cfg) else "none",
             "normalize": self.cfg.normalize,
             "filter": self.cfg.filter,
             "segment_s": self.cfg.segment_s,
@@ -354,12 +429,50 @@ class EcgTask(FairseqTask):
             "trained_on": {},
         }
 
+    def expect(self, contract: InputContract, of: str, keys: Sequence[str] = INPUT_KEYS) -> None:
+        """Compare every dataset that is opened from now on with what a network expects.
+
+        Args:
+            contract: What it expects.
+            of: Whose expectation it is, for the message.
+            keys: What of the contract is compared.
+        """
+        self._expected = contract, of, keys
+
+    def _check_expectation(self, source: Source) -> None:
+        if self._expected is None:
+            return
+        expected, of, keys = self._expected
+        given = {**self._input_contract(), **self._contract_of(source)}
+        check(expected, InputContract.from_dict(given), of, keys)
+
+    def _contract_of(self, source: Source) -> Dict[str, Any]:
+        """Return what of the contract depends on the recordings."""
+        unit = self._unit(source.unit)
+        by_record = unit == STANDARD_DEVIATIONS and not self.cfg.normalize
+        return {
+            "rate_hz": source.rate_hz,
+            "unit": unit,
+            "standardize": "record" if by_record else "none",
+        }
+
+    def _unit(self, of_source: str) -> str:
+        """Return the unit of what the network sees, given that of the recordings."""
+        if self.cfg.normalize or _standardizes_records(self.cfg):
+            return STANDARD_DEVIATIONS
+        return of_source
+
     def _remember_training_data(self, source: Source) -> None:
         """Note rate, corpus and content of the training recordings in the contract."""
         contract = self.state.input_contract
-        contract["rate_hz"] = source.rate_hz
+        contract.update(self._contract_of(source))
         fingerprints = torch.from_numpy(np.sort(source.fingerprints()).view(np.int64))
+        pretraining = contract["trained_on"].get("pretraining")  # of a resumed run
+        if self._expected is not None:
+            pretraining = dict(self._expected[0].trained_on)
         contract["trained_on"] = {"corpus": source.corpus, "records": fingerprints}
+        if pretraining:
+            contract["trained_on"]["pretraining"] = pretraining
 
 
 def gather_scores(parts: List[Dict[str, np.ndarray]]) -> Optional[Dict[str, np.ndarray]]:
@@ -388,9 +501,30 @@ def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
+def _check_supported(cfg: EcgTaskConfig) -> None:
+    reasons = {
+        "leads_bucket": "choose leads with task.leads_to_load, or mask them at random with "
+        "task.perturbation_mode=[random_leads_masking]",
+        "num_batch_buckets": "batches are cut from recordings in the order of their length anyway",
+        "precompute_mask_indices": "the model draws its masks itself",
+    }
+    for key, way_out in reasons.items():
+        if cfg.get(key):
+            raise ValueError(f"task.{key}={cfg[key]} is not supported; leave it out: {way_out}")
+
+
+def _standardizes_records(cfg: EcgTaskConfig) -> bool:
+    return str(getattr(cfg.standardize, "value", cfg.standardize)) == "record"
+
+
 def _standardize(cfg: EcgTaskConfig) -> Optional[Standardize]:
     if not cfg.normalize:
         return None
+    if _standardizes_records(cfg):
+        raise ValueError(
+            "task.normalize=true scales millivolts, but task.standardize=record leaves none; "
+            "give one of them"
+        )
     if not cfg.mean_path or not cfg.std_path:
         raise ValueError("task.normalize=true needs task.mean_path and task.std_path")
     return Standardize.from_files(cfg.mean_path, cfg.std_path)
@@ -405,5 +539,5 @@ def _perturbations(cfg: EcgTaskConfig) -> list:
         each = each * len(names)
     if len(each) != len(names):
         raise ValueError(f"task.p has {len(each)} values for {len(names)} perturbations: {names}")
-    options = {k: _plain(cfg[k]) for k in cfg if k.startswith("mask_leads_")}
+    options = {key: _plain(cfg[key]) for key in perturbation_keys() if key in cfg}
     return [build_perturbation(name, q, options) for name, q in zip(names, each, strict=True)]

@@ -1,16 +1,18 @@
 """Random lead masking (RLM): Oh et al., CHIL 2022, PMLR 174:338-353, section 3.3."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from fairseq_ecg.data.leads import canonical_lead
 from fairseq_ecg.data.signal import EcgSignal
-
-_LIMB_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF")
+from fairseq_ecg.transforms._limb_leads import LIMB_LEADS
+from fairseq_ecg.transforms.perturbation import Perturbation, option, register_perturbation
 
 
 @dataclass(frozen=True)
-class RandomLeadMask:
+class RandomLeadMask(Perturbation):
     """Set each lead to 0 mV, independently, with probability ``prob``.
 
     All leads can vanish (with 12 leads and 0.5: once in 4096 segments), as in the paper.
@@ -21,17 +23,14 @@ class RandomLeadMask:
     """
 
     prob: float = 0.5
-    p: float = 1.0
 
-    def __call__(self, signal: EcgSignal, rng: np.random.Generator) -> EcgSignal:
+    def apply(self, signal: EcgSignal, rng: np.random.Generator) -> None:
         """Mask rows of ``signal.values_mv`` ([C, T], any number of leads) in place."""
-        if rng.random() < self.p:
-            signal.values_mv[rng.random(len(signal.leads)) < self.prob] = 0.0
-        return signal
+        signal.values_mv[rng.random(len(signal.leads)) < self.prob] = 0.0
 
 
 @dataclass(frozen=True)
-class ConditionalLeadMask:
+class ConditionalLeadMask(Perturbation):
     """Set a fixed number of limb leads and of chest leads, drawn at random, to 0 mV.
 
     Args:
@@ -42,16 +41,59 @@ class ConditionalLeadMask:
 
     limb: int = 4
     chest: int = 5
-    p: float = 1.0
 
-    def __call__(self, signal: EcgSignal, rng: np.random.Generator) -> EcgSignal:
+    def apply(self, signal: EcgSignal, rng: np.random.Generator) -> None:
         """Mask rows of ``signal.values_mv`` ([C, T]) in place."""
-        if rng.random() >= self.p:
-            return signal
-        is_limb = np.array([lead in _LIMB_LEADS for lead in signal.leads])
+        is_limb = np.array([canonical_lead(lead) in LIMB_LEADS for lead in signal.leads])
         for rows, count in (
             (np.flatnonzero(is_limb), self.limb),
             (np.flatnonzero(~is_limb), self.chest),
         ):
             signal.values_mv[rng.permutation(rows)[:count]] = 0.0
-        return signal
+
+
+@register_perturbation("random_leads_masking")
+@dataclass(frozen=True)
+class LeadMask(Perturbation):
+    """Mask leads as the configuration says: one of the two masks above.
+
+    Args:
+        mask_leads_selection: "random" for ``RandomLeadMask``, "conditional" for the other.
+        mask_leads_prob: Probability of masking a lead, if random.
+        mask_leads_condition: Numbers of limb and of chest leads to mask, if conditional.
+        p: Probability that the segment is touched at all, in [0, 1].
+
+    Raises:
+        ValueError: If there is no such selection, or a number is out of range.
+    """
+
+    mask_leads_selection: str = option(
+        "random", "random_leads_masking: random (each lead alone) or conditional"
+    )
+    mask_leads_prob: float = option(
+        0.5, "random_leads_masking: probability of masking a lead", low=0, high=1
+    )
+    mask_leads_condition: Any = option(
+        (4, 5), "conditional lead masking: how many limb and chest leads to mask"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mask_leads_selection not in ("random", "conditional"):
+            raise ValueError(
+                f"mask_leads_selection={self.mask_leads_selection!r} must be random or conditional"
+            )
+        condition = self.mask_leads_condition
+        numbers = condition if isinstance(condition, list | tuple) else []
+        if len(numbers) != 2 or not all(isinstance(n, int) and n >= 0 for n in numbers):
+            raise ValueError(
+                "mask_leads_condition must be two whole numbers, of limb and of chest leads "
+                f"to mask, got {condition}"
+            )
+
+    def apply(self, signal: EcgSignal, rng: np.random.Generator) -> None:
+        """Mask rows of ``signal.values_mv`` ([C, T]) in place."""
+        if self.mask_leads_selection == "random":
+            RandomLeadMask(self.mask_leads_prob).apply(signal, rng)
+        else:
+            ConditionalLeadMask(*self.mask_leads_condition).apply(signal, rng)

@@ -1,4 +1,4 @@
-"""Change of sampling rate, free of aliases."""
+"""Change of sampling rate: free of aliases, or along straight lines as fairseq-signals does it."""
 
 from __future__ import annotations
 
@@ -62,6 +62,42 @@ def resample(values: np.ndarray, rate_hz: float, target_hz: float) -> np.ndarray
     if resampled.shape[1] < n_samples:
         resampled = np.pad(resampled, ((0, 0), (0, n_samples - resampled.shape[1])), mode="edge")
     return np.ascontiguousarray(resampled[:, :n_samples], dtype=np.float32)
+
+
+def resample_linear(values: np.ndarray, rate_hz: float, target_hz: float) -> np.ndarray:
+    """Resample each lead along straight lines, as the preprocessing of fairseq-signals does.
+
+    The T samples are spread evenly over 0 .. T' - 1, T' = int(T * target_hz / rate_hz), so both
+    ends are kept and the true rate is off by a fraction of a sample. There is no filter: tones
+    above the lower Nyquist frequency return as aliases. For networks trained on such signals.
+
+    Args:
+        values: float32 or float64 [C, T], T of at least 2. Differences of neighbours are rounded
+            to its dtype.
+        rate_hz: Rate of `values`.
+        target_hz: Rate wanted.
+
+    Returns:
+        float64 [C, T']; the values themselves, as float64, if the rates are equal.
+
+    Raises:
+        ValueError: If the signal is too short.
+    """
+    if rate_hz == target_hz:
+        return values.astype(np.float64)
+    n_samples = values.shape[1]
+    n_new = int(n_samples * target_hz / rate_hz)
+    if n_samples < 2 or n_new < 1:
+        raise ValueError(
+            f"a signal of {n_samples} samples at {rate_hz:g} Hz is too short to be drawn as "
+            f"straight lines at {target_hz:g} Hz"
+        )
+    place = np.linspace(0, n_new - 1, n_samples)
+    wanted = np.arange(n_new, dtype=np.float64)
+    after = np.clip(np.searchsorted(place, wanted), 1, n_samples - 1)
+    before = after - 1
+    slope = (values[:, after] - values[:, before]) / (place[after] - place[before])
+    return slope * (wanted - place[before]) + values[:, before]
 
 
 def check_signal(values: np.ndarray) -> None:

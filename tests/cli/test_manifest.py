@@ -4,6 +4,7 @@ import json
 import pytest
 
 from fairseq_ecg.cli import manifest
+from fairseq_ecg.cli.main import main
 from fairseq_ecg.corpora._base import CorpusError
 from fairseq_ecg.data.builder import BuildError
 from fairseq_ecg.data.store import Store
@@ -101,3 +102,21 @@ def test_folders_that_cannot_be_used_are_named(root, tmp_path):
     assert not (tmp_path / "dest").exists()
     with pytest.raises(BuildError, match="cannot be written to"):
         call("wfdb", root, "--dest", "/proc/store")
+
+
+def test_preprocessing_brings_its_own_rate_and_dtype(tmp_path):
+    write_record(tmp_path / "in", "a", make_adu(n_samples=1000), rate=250)
+    arguments = ["manifest", "wfdb", str(tmp_path / "in"), "--workers", "1"]
+    chosen = ["--preprocessing", "ecg-fm"]
+    assert main([*arguments, "--dest", str(tmp_path / "sd"), *chosen]) == 0
+    store = Store(tmp_path / "sd" / "store")
+    assert (store.rate_hz, store.meta["dtype"], store.unit) == (
+        500, "float32", "standard deviations",
+    )  # fmt: skip
+    assert main([*arguments, "--dest", str(tmp_path / "low"), *chosen, "--rate", "250"]) == 0
+    assert Store(tmp_path / "low" / "store").rate_hz == 250
+    wrong = [*arguments, "--dest", str(tmp_path / "no"), *chosen, "--dtype", "int16"]
+    assert main(wrong) == 2
+    assert main([*arguments, "--dest", str(tmp_path / "mv")]) == 0
+    store = Store(tmp_path / "mv" / "store")
+    assert (store.meta["dtype"], store.unit) == ("int16", "mV")

@@ -18,6 +18,12 @@ from sklearn.metrics import (
 )
 from torch import nn
 
+from fairseq_ecg.criterions._multilabel_losses import (
+    asymmetric_loss,
+    challenge_score_loss,
+    focal_loss,
+    sparsity_loss,
+)
 from fairseq_ecg.criterions.binary_cross_entropy_with_logits import (
     BinaryCrossEntropyWithLogits,
     binary_cross_entropy,
@@ -339,3 +345,77 @@ def test_a_table_of_ones_own_classes_is_taken_as_it_is(tmp_path):
     truth = np.array([[1, 0], [0, 1]])
     assert crit.epoch_metrics(truth * 0.9, truth)["cinc_score"] == pytest.approx(1.0)
     assert crit.summary.sinus_index == 1
+
+
+# --- other losses, and terms of a whole batch ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "plain"),
+    [
+        ({"base_loss": "asymmetric"}, lambda z, y: asymmetric_loss(z, y, 4, 0, 0.05)),
+        (
+            {"base_loss": "asymmetric", "gamma_neg": 2, "gamma_pos": 1, "clip": 0},
+            lambda z, y: asymmetric_loss(z, y, 2, 1, 0),
+        ),
+        ({"base_loss": "focal"}, lambda z, y: focal_loss(z, y, 0.25, 2)),
+        (
+            {"base_loss": "focal", "focal_alpha": 0.5, "focal_gamma": 0},
+            lambda z, y: focal_loss(z, y, 0.5, 0),
+        ),
+    ],
+)
+def test_another_loss_takes_the_place_of_the_cross_entropy(keys, plain):
+    (sample,) = batches((6,))
+    loss, size, output = criterion(training=True, **keys)(Echo(), sample)
+    logits, labels = sample["net_input"]["source"], sample["label"]
+    torch.testing.assert_close(loss, plain(logits, labels))
+    assert float(output["loss"]) == float(loss)
+    assert size == labels.numel()
+
+
+def test_terms_of_the_batch_count_as_much_per_decision_as_their_weight_says():
+    sample = cinc_samples()[0]
+    task = {"training": True, "num_labels": 26, "label_names": challenge_labels()}
+    logits, labels = sample["net_input"]["source"], sample["label"]
+    plain = criterion(**task)(Echo(), sample)[0]
+    crit = criterion(**task, score_weight=3.0, sparsity_weight=0.5)
+    loss, size, output = crit(Echo(), sample)
+    classes, weights = load_weights(challenge_weights_file())
+    score = challenge_score_loss(
+        logits, labels, torch.from_numpy(weights).float(), find_class(classes)
+    )
+    expected = plain / size + 3.0 * score + 0.5 * sparsity_loss(logits)
+    torch.testing.assert_close(loss / size, expected)
+    assert float(output["score_loss"]) == pytest.approx(float(score) * len(labels), rel=1e-5)
+
+
+def test_terms_are_logged_as_means_over_items_under_the_names_that_are_promised():
+    samples = cinc_samples()
+    task = {"training": True, "num_labels": 26, "label_names": challenge_labels()}
+    keys = {"score_weight": 1.0, "sparsity_weight": 1.0}
+    values = logged(criterion(**task, **keys), samples)
+    sizes = [len(sample["label"]) for sample in samples]
+    sparsity = [float(sparsity_loss(s["net_input"]["source"].detach())) for s in samples]
+    assert values["sparsity_loss"] == pytest.approx(np.average(sparsity, weights=sizes), abs=1e-4)
+    cfg = OmegaConf.structured(CRITERION_DATACLASS_REGISTRY[NAME])
+    promised = BinaryCrossEntropyWithLogits.validation_metrics(OmegaConf.merge(cfg, keys))
+    assert {"score_loss", "sparsity_loss"} <= set(promised)
+    assert not {"score_loss"} & set(BinaryCrossEntropyWithLogits.validation_metrics(cfg))
+    assert not {"score_loss", "sparsity_loss"} & set(logged(criterion(**task), samples))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"base_loss": "focal", "pos_weight": [1.0] * K}, "pos_weight has no effect.*focal"),
+        ({"gamma_neg": 0.5}, "criterion.gamma_neg is 0.5; give 0, or 1 and more"),
+        ({"focal_gamma": -1.0}, "criterion.focal_gamma is -1"),
+        ({"clip": 1.0}, "criterion.clip is 1.0; give a share"),
+        ({"score_weight": -1.0}, "criterion.score_weight is -1.0; give 0 or more"),
+        ({"score_weight": 1.0}, "score_weight needs the 26 classes.*or score_weight=0"),
+    ],
+)
+def test_options_of_losses_without_a_meaning_are_refused(keys, message):
+    with pytest.raises(ValueError, match=message):
+        criterion(label_names=list("abcd"), **keys)

@@ -12,12 +12,9 @@ from fairseq.criterions import build_criterion
 from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
-from fairseq_ecg.criterions.wav2vec2_with_cmsc import (
-    Wav2Vec2WithCmscCriterion,
-    cmsc_loss,
-    normalize_detached,
-    pair_loss,
-)
+from fairseq_ecg.criterions._contrast import normalize_detached
+from fairseq_ecg.criterions.cmsc import pair_loss
+from fairseq_ecg.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion, cmsc_loss
 from tests.golden import FOLDERS, RELATIVE, load
 
 

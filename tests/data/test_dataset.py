@@ -6,10 +6,10 @@ import torch
 from fairseq.data import FairseqDataset
 
 from fairseq_ecg.data.collate import collate
-from fairseq_ecg.data.dataset import EcgDataset, cut_windows
+from fairseq_ecg.data.dataset import EcgDataset, central_windows, cut_windows
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.signal import EcgSignal
-from fairseq_ecg.data.wrappers import LabelledDataset, SegmentPairs, pair_windows
+from fairseq_ecg.data.wrappers import LabelledDataset, ProbesAndGallery, SegmentPairs, pair_windows
 
 
 class CountingSource:
@@ -212,3 +212,26 @@ def test_signals_reach_the_transform_with_rate_and_leads():
 
     make([10], transform=look)[0]
     assert seen == [(100.0, STANDARD_LEADS, np.float32)]
+
+
+def test_central_windows_are_the_middle_of_each_recording():
+    windows = central_windows(np.array([50, 10, 7, 21]), 10)
+    assert windows.row.tolist() == [0, 1, 2, 3]
+    assert windows.start.tolist() == [20, 0, 0, 5]
+    assert windows.length.tolist() == [10, 10, 7, 10]
+    assert central_windows(np.array([50, 7])).length.tolist() == [50, 7]
+    with pytest.raises(ValueError, match="at least one sample, got 0"):
+        central_windows(np.array([50]), 0)
+
+
+def test_probes_and_gallery_run_on_and_keep_the_order_asked_for():
+    probes = LabelledDataset(make([20, 10], window=10), np.array([7, 8]))
+    gallery = LabelledDataset(make([10, 20], window=10), np.array([8, 7]))
+    dataset = ProbesAndGallery(probes, gallery, n_probes=2)
+    assert len(dataset) == 6
+    batch = dataset.collater(dataset.__getitems__(np.array([5, 0, 3, 2])))
+    assert batch["id"].tolist() == [5, 0, 3, 2]
+    assert batch["record"].tolist() == [3, 0, 2, 1]
+    assert batch["label"].tolist() == [7, 7, 8, 8]
+    assert batch["gallery"].tolist() == [1, 0, 1, 0]
+    assert dataset[4]["record"] == 3

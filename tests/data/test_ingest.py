@@ -1,8 +1,14 @@
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
 from fairseq_ecg.data.ingest import BuildOptions, RecordEntry, ingest
+from fairseq_ecg.data.leads import STANDARD_LEADS
+from fairseq_ecg.data.preprocess import like_ecg_fm
 from fairseq_ecg.data.quantise import quantise
+from fairseq_ecg.data.record_reader import RecordFacts, Recording
+from fairseq_ecg.data.signal import EcgSignal
 from tests.builds import make_adu, write_record
 
 
@@ -123,6 +129,14 @@ def test_leads_of_other_names_need_a_map(tmp_path):
     assert result.remarks == []
 
 
+def test_a_mapped_lead_takes_the_place_of_one_that_has_the_name(tmp_path):
+    write_record(tmp_path, "a", make_adu(n_leads=2), leads=("ECG I", "ECG I filtered"))
+    np.testing.assert_array_equal(run(tmp_path, leads=("I",)).stored, make_adu(n_leads=2)[:1])
+    result = run(tmp_path, leads=("I",), lead_map=(("ecg i FILTERED", "I"),))
+    np.testing.assert_array_equal(result.stored, make_adu(n_leads=2)[1:])
+    assert result.remarks == []
+
+
 def test_length_limits(tmp_path):
     write_record(tmp_path, "a", make_adu(n_samples=499))
     assert reasons(run(tmp_path)) == [("too_short", "excluded")]
@@ -177,3 +191,84 @@ def test_a_lack_of_memory_is_no_fault_of_the_record(tmp_path, monkeypatch):
 def test_wrong_options_are_refused(options, match):
     with pytest.raises(ValueError, match=match):
         BuildOptions(**options)
+
+
+# --- recordings of other formats, and preprocessing -----------------------------------------------
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A reader that draws its recording, and reads no file."""
+
+    seed: int
+    n_samples: int = 500
+    claimed: int = 500
+    hole: bool = False
+
+    def facts(self, path):
+        return RecordFacts(self.claimed, 250.0, STANDARD_LEADS)
+
+    def read(self, path):
+        values = np.random.default_rng(self.seed).normal(0, 1, (12, self.n_samples))
+        if self.hole:
+            values[3, 7] = np.nan
+        signal = EcgSignal(values.astype(np.float32), 250.0, STANDARD_LEADS)
+        return Recording(signal, patient="from the file", group=5, codes=("a",))
+
+
+def drawn(tmp_path, reader, patient="", codes=None, **options):
+    entry = RecordEntry("r", "r", patient, "train", codes, reader=reader)
+    return ingest(entry, tmp_path, BuildOptions(**{"rate_hz": 250.0, **options}))
+
+
+def test_a_reader_brings_any_format_into_the_store(tmp_path):
+    result = drawn(tmp_path, Drawn(3), dtype="float32")
+    np.testing.assert_array_equal(result.stored, Drawn(3).read(None).signal.values_mv)
+    assert result.facts["patient"] == "from the file"
+    assert (result.facts["group"], result.facts["codes"]) == (5, ["a"])
+    known = drawn(tmp_path, Drawn(3), patient="p", codes=("b",))
+    assert (known.facts["patient"], known.facts["codes"]) == ("p", ["b"])
+    back = known.stored / known.facts["gain"][:, None]
+    assert np.abs(back - result.stored).max() <= 0.5 / known.facts["gain"][0] * (1 + 1e-6)
+
+
+def test_what_a_reader_returns_is_checked_like_any_recording(tmp_path):
+    assert reasons(drawn(tmp_path, Drawn(3, hole=True))) == [("nan", "excluded")]
+    assert reasons(drawn(tmp_path, Drawn(3, claimed=100))) == [("too_short", "excluded")]
+    assert reasons(drawn(tmp_path, Drawn(3, n_samples=100))) == [("too_short", "excluded")]
+    long = drawn(tmp_path, Drawn(3, claimed=5000), max_seconds=10.0)
+    assert reasons(long) == [("too_long", "excluded")]
+
+
+def test_preprocessing_is_that_of_the_double_precision_millivolts(tmp_path):
+    adu = make_adu(n_samples=1000)
+    adu[2] = 40
+    write_record(tmp_path, "a", adu, rate=250, gain="200(7)/mV")
+    result = run(tmp_path, preprocessing="ecg-fm", dtype="float32")
+    expected = like_ecg_fm((adu - 7) / 200, 250, 500).values.astype(np.float32)
+    np.testing.assert_array_equal(result.stored, expected)
+    assert (result.stored[2] == 0).all()
+    assert (result.facts["gain"] == 1).all()
+
+
+def test_recordings_without_any_wave_are_kept_if_asked(tmp_path):
+    write_record(tmp_path, "b", np.full((12, 1000), 3))
+    assert reasons(run(tmp_path, "b", flat_leads="keep_all")) == [("flat_lead", "kept")]
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"preprocessing": "ecg-fm"}, "give dtype float32"),
+        ({"preprocessing": "z", "dtype": "float32"}, "preprocessing must be one of none, ecg-fm"),
+        ({"unit": "V"}, "unit must be one of mV, standard deviations"),
+        (
+            {"preprocessing": "ecg-fm", "dtype": "float32", "unit": "standard deviations"},
+            "in standard deviations already",
+        ),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, match):
+    with pytest.raises(ValueError, match=match):
+        BuildOptions(**options)
+    assert BuildOptions(preprocessing="ecg-fm", dtype="float32").store_unit != "mV"

@@ -5,12 +5,13 @@ import shutil
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from fairseq_ecg.data.builder import build_store
 from fairseq_ecg.data.ingest import BuildOptions, RecordEntry
 from fairseq_ecg.data.leads import STANDARD_LEADS
-from fairseq_ecg.data.store import Store, StoreError
+from fairseq_ecg.data.store import Store, StoreError, file_sha256
 from tests.builds import make_adu, write_folder, write_record
 
 
@@ -201,3 +202,46 @@ def test_a_record_outside_its_shard_is_found_on_opening(copied):
     (copied / "store.json").write_text(json.dumps(meta))
     with pytest.raises(StoreError, match="record 'R01' lies outside its shard"):
         Store(copied)
+
+
+# --- what later versions added ----------------------------------------------------------------------
+
+
+def as_written_before(folder):
+    """Turn a store into one from before units, groups and preprocessing."""
+    path = folder / "index.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["group"]), path)
+    meta = json.loads((folder / "store.json").read_text())
+    del meta["unit"]
+    for option in ("preprocessing", "unit"):
+        del meta["options"][option]
+    meta["files"]["index.parquet"] = {
+        "size": path.stat().st_size,
+        "sha256": file_sha256(path),
+    }
+    (folder / "store.json").write_text(json.dumps(meta))
+
+
+def test_stores_of_before_are_in_millivolts_and_build_on(tmp_path):
+    entries = write_folder(tmp_path / "in", count=3)
+    build_store(entries, tmp_path / "in", tmp_path / "out", corpus="c")
+    as_written_before(tmp_path / "out" / "store")
+    store = Store(tmp_path / "out" / "store")
+    store.verify()
+    assert store.unit == "mV"
+    assert store.groups.tolist() == [0, 1, 2]
+    again = build_store(entries, tmp_path / "in", tmp_path / "out", corpus="c")
+    assert again.was_finished
+
+
+def test_another_unit_or_preprocessing_is_another_store(tmp_path):
+    entries = write_folder(tmp_path / "in", count=3)
+    build_store(entries, tmp_path / "in", tmp_path / "out", BuildOptions(dtype="float32"))
+    options = BuildOptions(dtype="float32", preprocessing="ecg-fm")
+    with pytest.raises(ValueError, match="preprocessing was 'none', now 'ecg-fm'"):
+        build_store(entries, tmp_path / "in", tmp_path / "out", options)
+    build_store(entries, tmp_path / "in", tmp_path / "out", options, overwrite=True)
+    store = Store(tmp_path / "out" / "store")
+    assert store.unit == "standard deviations"
+    for row in range(3):
+        np.testing.assert_allclose(store.read(row).std(axis=1), 1, rtol=1e-5)

@@ -63,6 +63,13 @@ def test_masking_is_done_by_forward_only_and_only_if_asked_for():
     assert torch.equal(plain(source)["features"], plain.extract_features(source))
 
 
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_fixed_count_masks_the_same_share_in_any_batch(batch):
+    keys = {"apply_mask": True, "mask_prob": 0.5, "mask_length": 5, "mask_count": "fixed"}
+    mask = small(**keys).draw_mask(torch.zeros(batch, 50, 16), None)
+    assert mask.sum(1).tolist() == [25] * batch
+
+
 def test_channel_masking_sets_whole_channels_to_zero():
     model = small(apply_mask=True, mask_prob=0.65, mask_channel_prob=0.5, mask_channel_length=4)
     x = model.hide_channels(torch.ones(3, 25, 16))
@@ -115,6 +122,7 @@ def test_bf16_autocast_runs_forward_and_backward(mode):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"mask_count": "all"}, "model.mask_count is 'all'; give poorest or fixed"),
         ({"mask_selection": "poisson"}, "model.mask_selection is 'poisson'; only 'static'"),
         ({"no_mask_overlap": True}, "model.no_mask_overlap is not supported"),
         ({"feature_grad_mult": -1.0}, "model.feature_grad_mult is -1.0"),

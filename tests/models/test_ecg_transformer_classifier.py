@@ -1,7 +1,6 @@
 """Fine-tuning: where encoder, sizes and number of labels come from, and what is frozen."""
 
 import logging
-import re
 from types import SimpleNamespace
 
 import pytest
@@ -128,14 +127,11 @@ def test_an_unknown_number_of_labels_is_refused():
         build(**FRESH)
 
 
-@pytest.mark.parametrize("name", ["normalize", "filter"])
-def test_signals_prepared_in_another_way_are_refused(golden, name):
-    task = SimpleNamespace(
-        num_labels=5, cfg=OmegaConf.create({"normalize": False, "filter": False, name: True})
-    )
-    path = str(golden.checkpoint)
-    with pytest.raises(ValueError, match=f"task.{name} is True.*{re.escape(path)}.*{name}: False"):
-        build(task, model_path=path)
+def test_an_encoder_keeps_what_it_was_pretrained_with_and_a_fresh_one_expects_nothing(golden):
+    """The task compares it with the recordings that it opens; see tests/test_contract.py."""
+    contract = build(model_path=str(golden.checkpoint), num_labels=5).pretrained_contract
+    assert (contract.rate_hz, contract.normalize, len(contract.leads)) == (500.0, False, 12)
+    assert build(**FRESH, num_labels=3).pretrained_contract is None
 
 
 def test_a_missing_checkpoint_is_an_error(tmp_path):

@@ -1,10 +1,12 @@
-"""The vectorised mask sampler draws what the row-by-row form draws."""
+"""The vectorised mask samplers draw what their definitions say."""
+
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
-from fairseq_ecg.modules.masking import masked_positions, sample_span_mask
+from fairseq_ecg.modules.masking import masked_positions, sample_fixed_mask, sample_span_mask
 
 
 def slow_mask(batch, n_frames, prob, span, lengths, rng, min_spans=2):
@@ -123,3 +125,77 @@ def test_a_mask_with_unequal_rows_is_refused(second):
 def test_a_share_above_one_is_refused():
     with pytest.raises(ValueError, match=r"mask_prob must be in \[0, 1\]"):
         sample_span_mask(2, 64, 65, 10)
+
+
+# --- the same share in any batch ------------------------------------------------------------------
+
+
+def runs_of(row):
+    """Return the lengths of the runs of True."""
+    edges = torch.diff(row.int(), prepend=torch.zeros(1).int(), append=torch.zeros(1).int())
+    return ((edges == -1).nonzero() - (edges == 1).nonzero())[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("frames", "prob", "span"), [(156, 0.49, 10), (156, 0.65, 10), (40, 0.5, 5), (30, 1.0, 7)]
+)
+@pytest.mark.parametrize("batch", [1, 8, 128])
+def test_the_fixed_share_does_not_depend_on_the_batch_and_spans_stay_whole(
+    batch, frames, prob, span
+):
+    mask = sample_fixed_mask(batch, frames, prob, span, generator=torch.Generator().manual_seed(0))
+    assert mask.shape == (batch, frames)
+    assert mask.sum(1).tolist() == [round(prob * frames)] * batch
+    for row in mask:
+        assert runs_of(row).min() >= span
+    assert masked_positions(mask).shape == (batch, round(prob * frames))
+
+
+def test_with_padding_the_shortest_row_decides_and_no_padding_is_masked():
+    lengths = [156, 60, 100, 30]
+    for seed in range(50):
+        mask = sample_fixed_mask(4, 156, 0.65, 10, lengths, torch.Generator().manual_seed(seed))
+        assert mask.sum(1).tolist() == [20] * 4  # 0.65 * 30, rounded: two spans
+        assert not (mask & (torch.arange(156) >= torch.tensor(lengths)[:, None])).any()
+        assert all(runs_of(row).min() >= 10 for row in mask)
+
+
+def slow_arrangements(frames, sizes):
+    """Return every way to place spans of these sizes in this order, as sets of frames."""
+    if not sizes:
+        return [frozenset()]
+    rest = sum(sizes[1:])
+    return [
+        frozenset(range(start, start + sizes[0])) | {frame + start + sizes[0] for frame in others}
+        for start in range(frames - sizes[0] - rest + 1)
+        for others in slow_arrangements(frames - start - sizes[0], sizes[1:])
+    ]
+
+
+@pytest.mark.parametrize(("frames", "prob", "sizes"), [(9, 0.45, [2, 2]), (8, 0.62, [3, 2])])
+def test_every_arrangement_of_fixed_spans_is_equally_likely(frames, prob, sizes):
+    """Arrangements with a longer span count once per place that the longer one can take."""
+    orders = {tuple(sizes), tuple(reversed(sizes))}
+    expected = Counter(
+        tuple(sorted(found)) for order in orders for found in slow_arrangements(frames, order)
+    )
+    repetitions = 20000
+    mask = sample_fixed_mask(
+        repetitions, frames, prob, 2, generator=torch.Generator().manual_seed(0)
+    )
+    drawn = Counter(tuple(row.nonzero()[:, 0].tolist()) for row in mask)
+    assert set(drawn) == set(expected)
+    total = expected.total()
+    for arrangement, count in expected.items():
+        assert drawn[arrangement] / repetitions == pytest.approx(count / total, abs=0.015)
+
+
+def test_rows_shorter_than_a_span_are_masked_whole_by_the_fixed_share():
+    mask = sample_fixed_mask(2, 20, 0.5, 10, [20, 4], torch.Generator().manual_seed(0))
+    assert mask.sum(1).tolist() == [4, 4]
+    assert mask[1, :4].all()
+
+
+def test_a_fixed_share_above_one_is_refused():
+    with pytest.raises(ValueError, match=r"mask_prob must be in \[0, 1\]"):
+        sample_fixed_mask(2, 64, 65, 10)

@@ -24,6 +24,7 @@ from tests.recordings import (
     make_task,
     millivolts,
     write_folder,
+    write_mat,
     write_tone_store,
 )
 from tests.runs import PRETRAINING, train
@@ -299,6 +300,41 @@ def test_a_perturbation_that_cannot_work_is_refused(data, keys, message):
         pretraining(data, **{"perturbation_mode": ["random_leads_masking"], **keys})
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"perturbation_mode": ["powerline_noise"]}, "task.powerline_hz must be below 50 Hz, half"),
+        (
+            {"perturbation_mode": ["baseline_wander"], "max_freq": 60.0},
+            "task.max_freq must be below 50 Hz.*got 60 Hz; give lower",
+        ),
+        (
+            {"perturbation_mode": ["3kg"], "leads_to_load": "I,II"},
+            "3kg needs the twelve standard leads.*I, II; leave task.leads_to_load null",
+        ),
+    ],
+)
+def test_a_perturbation_that_these_recordings_do_not_allow_is_refused_before_training(
+    data, keys, message
+):
+    task = pretraining(data, **keys)
+    load(task, "valid")
+    with pytest.raises(ValueError, match=message):
+        load(task, "train")
+
+
+def test_keys_of_the_configuration_reach_the_perturbations(data):
+    keys = {"min_amplitude": 0.5, "max_amplitude": 0.5, "powerline_hz": [25], "dependency": False}
+    plain, hum = (
+        batch(load(pretraining(data, perturbation_mode=mode, **keys), "train"), [0])
+        for mode in (None, "powerline_noise")
+    )
+    added = (hum["net_input"]["source"] - plain["net_input"]["source"])[0].numpy()[:, :200]
+    spectrum = np.abs(np.fft.rfft(added, axis=1))
+    assert (np.argmax(spectrum, axis=1) == 50).all()  # 25 Hz in 2 s
+    assert np.square(added).mean() == pytest.approx(0.5**2 / 2, rel=0.05)
+
+
 # --- order --------------------------------------------------------------------------------------
 
 
@@ -443,6 +479,7 @@ def test_a_saved_checkpoint_says_what_the_network_expects_and_what_it_was_traine
         "normalize": False,
         "filter": True,
         "segment_s": 1.0,
+        "standardize": "none",
         "labels": None,
         "source_format": "fairseq_ecg",
     }
@@ -462,3 +499,45 @@ def test_a_store_and_the_folder_it_was_built_from_give_the_same_samples(store):
         assert difference <= 0.0005
     assert len(set(stored.fingerprints().tolist())) == 7
     assert len(files.fingerprints()) == 0
+
+
+# --- the unit of what the network sees ------------------------------------------------------------
+
+
+def test_records_are_standardised_whole_before_they_are_cut(tmp_path):
+    folder = write_folder(tmp_path, [250, 130])
+    task = make_task("ecg_pretraining", folder, standardize="record", segment_s=1.0)
+    dataset = load(task)
+    assert task.state.input_contract["unit"] == "standard deviations"
+    whole = millivolts(0, 0, 250).astype(np.float64)
+    centred = whole - whole.mean(axis=1, keepdims=True)
+    expected = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True))
+    found = dataset[1]["source"]
+    np.testing.assert_allclose(found, expected[:, 100:200], atol=1e-5)
+
+
+def test_the_unit_is_that_of_the_recordings_unless_they_are_scaled(tmp_path):
+    folder = write_folder(tmp_path, [100])
+    task = make_task("ecg_pretraining", folder)
+    load(task)
+    assert task.state.input_contract["unit"] == "mV"
+    statistics = {"mean": np.zeros((12, 1)), "std": np.ones((12, 1))}
+    write_mat(tmp_path / "a.mat", 0, 0, 100, idx=0, **statistics)
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}\na.mat\t100\n")
+    task = make_task("ecg_pretraining", folder)
+    load(task)
+    assert task.state.input_contract["unit"] == "standard deviations"
+
+
+def test_what_is_standardised_is_not_standardised_again(tmp_path):
+    statistics = {"mean": np.zeros((12, 1)), "std": np.ones((12, 1))}
+    write_mat(tmp_path / "a.mat", 0, 0, 100, idx=0, **statistics)
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}\na.mat\t100\n")
+    task = make_task("ecg_pretraining", tmp_path, standardize="record")
+    with pytest.raises(ValueError, match=r"give task\.standardize=none"):
+        load(task)
+
+
+def test_two_ways_of_scaling_exclude_each_other(tmp_path):
+    with pytest.raises(ValueError, match=r"task\.normalize=true .* task\.standardize=record"):
+        make_task("ecg_pretraining", tmp_path, standardize="record", normalize=True)

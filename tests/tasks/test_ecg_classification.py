@@ -237,3 +237,39 @@ def test_a_best_metric_without_a_value_is_said(data, caplog):
         task.epoch_metrics = lambda scores, value=value: {"f1": float("nan"), "auroc": value}
         task.post_validate(None, {}, None)
         assert caplog.text.count("best_checkpoint_metric=auroc has no value") == warnings
+
+
+def write_array(folder, names=None):
+    """Write two numbered segments, a label array and, if given, the names of its columns."""
+    for row in range(2):
+        write_mat(folder / f"r{row}.mat", row, 0, 100, idx=1 - row)
+    (folder / "train.tsv").write_text(f"\t{folder}\nr0.mat\t100\nr1.mat\t100\n")
+    np.save(folder / "y.npy", np.array([[1.0, 0.0], [0.0, 1.0]]))
+    if names is not None:
+        (folder / "label_def.csv").write_text("name,pos_count_all\n" + names)
+    return classification(folder, label_file=str(folder / "y.npy"))
+
+
+def test_a_label_array_is_read_by_idx_and_named_by_the_table_beside_it(tmp_path):
+    task = write_array(tmp_path, names="AF,3\nSB,4\n")
+    assert (task.num_labels, task.label_names) == (2, ["AF", "SB"])
+    assert task.state.input_contract["labels"] == ["AF", "SB"]
+    assert batch(load(task))["label"].tolist() == [[0, 1], [1, 0]]
+
+
+def test_a_label_array_without_names_has_none(tmp_path):
+    task = write_array(tmp_path)
+    assert (task.num_labels, task.label_names) == (2, None)
+
+
+def test_names_that_do_not_fit_the_array_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"label_def\.csv names 1 classes"):
+        write_array(tmp_path, names="AF,3\n")
+
+
+def test_labels_inside_the_files_survive_standardising(tmp_path):
+    for row in range(2):
+        write_mat(tmp_path / f"r{row}.mat", row, 0, 100, label=[row, 1])
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}\nr0.mat\t100\nr1.mat\t100\n")
+    task = classification(tmp_path, standardize="record")
+    assert batch(load(task))["label"].tolist() == [[0, 1], [1, 1]]

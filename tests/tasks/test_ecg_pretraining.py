@@ -1,12 +1,17 @@
-"""Views, and the two ways to pairs of segments: cut here, or cut by fairseq-signals."""
+"""Views: pairs of segments, cut here or by fairseq-signals; leads; perturbed copies."""
 
+import itertools
 import logging
 
 import numpy as np
 import pytest
+import torch
+from fairseq.tasks import FairseqTask
 
 from fairseq_ecg.data.manifest import write_manifest
-from tests.recordings import batch, load, make_task, millivolts, write_folder, write_mat
+from tests.recordings import RATE_HZ, batch, load, make_task, millivolts, write_folder, write_mat
+
+MASKS = {"perturbation_mode": ["random_leads_masking"]}
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +190,218 @@ def test_a_mat_file_that_is_no_segment_says_what_it_lacks(segments):
     write_manifest(segments / "train.tsv", "mat", [("x.mat", 100)])
     with pytest.raises(ValueError, match=r"expected the variables feats.*found \['val'\]"):
         batch(load(pretraining(segments)))
+
+
+# --- leads and copies as rows of a batch -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("views") / "data", [250, 100, 420])
+
+
+def cut(data, **keys):
+    return make_task("ecg_pretraining", data, segment_s=1.0, **keys)
+
+
+def source_of(sample) -> np.ndarray:
+    return sample["net_input"]["source"].numpy()
+
+
+@pytest.mark.parametrize(
+    ("criterion", "n_views"),
+    [("simclr", 2), ("3kg", 2), ("cmsc", None), ("ecg_wav2vec2", None), ("ecg_masked_mse", None)],
+)
+def test_auto_follows_the_criterion(recordings, criterion, n_views):
+    sample = batch(load(cut(recordings, criterion_name=criterion, **MASKS)))
+    assert sample.get("n_views") == n_views
+    assert ("view" in sample) == (n_views is not None)
+    assert ("segment" in sample) == (criterion == "cmsc")
+
+
+def test_views_that_are_said_go_before_the_criterion(recordings):
+    task = cut(recordings, views="cmlc", criterion_name="cmsc")
+    assert "segment" not in batch(load(task))
+
+
+# --- leads ----------------------------------------------------------------------------------------
+
+
+def test_cmlc_gives_every_lead_of_a_segment_as_a_row(recordings):
+    sample = batch(load(cut(recordings, views="cmlc"), "valid"), [1, 3])
+    assert sample["n_views"] == 12
+    assert sample["view"].tolist() == [*range(12), *range(12)]
+    assert sample["id"].tolist() == [1] * 12 + [3] * 12
+    assert sample["patient_id"].tolist() == [0] * 12 + [2] * 12
+    expected = np.concatenate([millivolts(0, 100, 200), millivolts(2, 0, 100)])[:, None]
+    np.testing.assert_allclose(source_of(sample), expected, atol=1e-6)
+
+
+def test_cmsmlc_goes_on_counting_in_the_second_segment(recordings):
+    task = cut(recordings, views="cmsmlc", leads_to_load=["II", "V2"])
+    sample = batch(load(task, "valid"))
+    assert sample["n_views"] == 4
+    assert sample["view"].tolist() == [0, 1, 2, 3] * 3  # one pair of record 0, two of record 2
+    assert sample["segment"].tolist() == [0, 0, 1, 1] * 3
+    assert sample["record"].tolist() == [0] * 4 + [2] * 8
+    np.testing.assert_allclose(
+        source_of(sample)[4:8, 0],
+        np.concatenate([millivolts(2, 0, 100, [1, 7]), millivolts(2, 100, 200, [1, 7])]),
+        atol=1e-6,
+    )
+
+
+def test_an_item_counts_the_samples_of_all_its_rows(recordings):
+    assert load(cut(recordings, views="cmlc"), "valid").sizes.tolist() == [1200] * 7
+    assert load(cut(recordings, views="cmsmlc"), "valid").sizes.tolist() == [2400, 4800]
+    two = cut(recordings, views="two", **MASKS)
+    assert load(two, "valid").sizes.tolist() == [200] * 7
+
+
+def test_leads_as_views_want_a_network_with_one_input(recordings, monkeypatch):
+    monkeypatch.setattr(FairseqTask, "build_model", lambda self, cfg, from_checkpoint: cfg.in_d)
+    task = cut(recordings, views="cmlc")
+    with pytest.raises(ValueError, match=r"model\.in_d is 12, but.*give model\.in_d=1"):
+        task.build_model(_Cfg(in_d=12))
+    assert task.build_model(_Cfg(in_d=1)) == 1
+    assert task.num_leads == 1
+    assert cut(recordings, views="cmsc").num_leads == 12
+
+
+class _Cfg:
+    def __init__(self, in_d):
+        self.in_d = in_d
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"leads_to_load": ["II"]}, {"leads_to_load": ["I", "II"], "enable_padding_leads": True}],
+)
+def test_leads_that_cannot_be_views_are_refused(recordings, keys):
+    with pytest.raises(ValueError, match="task.views=cmlc takes each lead as a view, so it needs"):
+        cut(recordings, views="cmlc", **keys)
+
+
+def test_a_network_of_single_leads_expects_no_certain_lead(recordings):
+    assert cut(recordings, views="cmlc").state.input_contract["leads"] is None
+    assert len(cut(recordings, views="cmsc").state.input_contract["leads"]) == 12
+
+
+# --- copies ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_copies_are_interleaved_and_perturbed_each_on_its_own(recordings, split):
+    sample = batch(load(cut(recordings, criterion_name="simclr", **MASKS), split))
+    assert sample["id"].tolist() == np.repeat(range(7), 2).tolist()
+    assert sample["view"].tolist() == [0, 1] * 7
+    silent = ~source_of(sample).any(axis=2)
+    assert len({tuple(row) for row in silent}) == 14
+    whole = millivolts(0, 0, 100)
+    for row in source_of(sample)[:2]:
+        kept = row.any(axis=1)
+        np.testing.assert_allclose(row[kept], whole[kept], atol=1e-6)
+
+
+def test_a_view_depends_on_seed_epoch_index_and_view_only(recordings):
+    def drawn(seed=1, epoch=1, indices=range(7)):
+        dataset = load(cut(recordings, criterion_name="simclr", seed=seed, **MASKS))
+        dataset.set_epoch(epoch)
+        return source_of(batch(dataset, indices))
+
+    assert np.array_equal(drawn(), drawn())
+    assert np.array_equal(drawn(indices=[4, 2])[2:], drawn()[4:6])
+    assert not np.array_equal(drawn(), drawn(epoch=2))
+    assert not np.array_equal(drawn(), drawn(seed=2))
+
+
+def test_the_first_view_is_what_a_single_segment_is(recordings):
+    single = batch(load(cut(recordings, views="single", **MASKS)))
+    two = batch(load(cut(recordings, views="two", **MASKS)))
+    assert np.array_equal(source_of(single), source_of(two)[::2])
+
+
+@pytest.mark.parametrize("views", ["two", "3kg", "cmlc", "cmsmlc"])
+def test_batches_are_the_same_for_any_number_of_workers(recordings, views):
+    dataset = load(cut(recordings, views=views, **MASKS))
+    batches = dataset.batch_by_size(dataset.ordered_indices(), max_sentences=2)
+    epochs = []
+    for workers in (0, 1):
+        loader = torch.utils.data.DataLoader(
+            dataset, batch_sampler=batches, collate_fn=dataset.collater, num_workers=workers
+        )
+        epochs.append(list(loader))
+    for alone, helped in zip(*epochs, strict=True):
+        assert alone["n_views"] == helped["n_views"]
+        assert torch.equal(alone["view"], helped["view"])
+        assert torch.equal(alone["net_input"]["source"], helped["net_input"]["source"])
+
+
+def test_an_empty_batch_stays_empty(recordings):
+    assert load(cut(recordings, views="two", **MASKS)).collater([]) == {}
+
+
+def test_copies_without_a_perturbation_are_refused(recordings):
+    with pytest.raises(ValueError, match="task.views=two compares perturbed copies.*is empty"):
+        cut(recordings, criterion_name="simclr")
+
+
+def test_copies_have_the_leads_that_are_loaded(recordings):
+    task = cut(recordings, criterion_name="simclr", leads_to_load=["II", "V2"], **MASKS)
+    assert source_of(batch(load(task))).shape == (14, 2, 100)
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_3kg_turns_every_copy_in_training_and_outside(recordings, split):
+    sample = batch(load(cut(recordings, criterion_name="3kg", mask_ratio=0.25), split))
+    source = source_of(sample)
+    assert ((source == 0).sum(axis=2) >= RATE_HZ // 4).all()
+    for a, b in itertools.combinations(range(0, 14, 2), 2):
+        assert not np.array_equal(source[a] == 0, source[b] == 0)
+    assert not np.array_equal(source[0], source[1])
+
+
+def test_3kg_keeps_to_its_keys_and_to_the_leads_that_are_loaded(recordings):
+    still = {"angle": 0.0, "scale": 1.0, "mask_ratio": 0.0}
+    task = cut(recordings, criterion_name="3kg", leads_to_load=["II", "V2"], **still)
+    source = source_of(batch(load(task)))
+    assert source.shape == (14, 2, 100)
+    assert np.array_equal(source[::2], source[1::2])
+
+
+def test_3kg_of_standardised_leads_is_refused(recordings):
+    task = cut(recordings, criterion_name="3kg", standardize="record")
+    with pytest.raises(ValueError, match=r"needs mV in all leads.*task\.standardize=none"):
+        task.load_dataset("train")
+
+
+def test_a_value_of_3kg_that_cannot_work_is_refused(recordings):
+    with pytest.raises(ValueError, match=r"task\.scale must be .*at least 1"):
+        cut(recordings, criterion_name="3kg", scale=0.5)
+
+
+# --- positives ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_visits(tmp_path):
+    """Three recordings of 2 segments; the first two are of patient 5."""
+    for record, patient in enumerate((5, 5, 6)):
+        write_mat(
+            tmp_path / f"mat/r{record}.mat", record, 0, 200, idx=70 + record, patient_id=patient
+        )
+    write_manifest(tmp_path / "train.tsv", "mat", [(f"r{i}.mat", 200) for i in range(3)])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("positives", "expected"),
+    [("record", [70, 70, 71, 71, 72, 72]), ("patient", [0, 0, 0, 0, 1, 1])],
+)
+def test_positives_are_of_one_recording_or_of_one_patient(two_visits, positives, expected):
+    sample = batch(load(cut(two_visits, views="cmsc", positives=positives)))
+    ids = sample["patient_id"]
+    assert torch.equal(
+        ids[:, None] == ids, torch.tensor(expected)[:, None] == torch.tensor(expected)
+    )
+    assert sample["record"].tolist() == [0, 0, 1, 1, 2, 2]

@@ -6,20 +6,15 @@ import pytest
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.signal import EcgSignal
 from fairseq_ecg.transforms.filter import clean
-from fairseq_ecg.transforms.lead_mask import ConditionalLeadMask, RandomLeadMask
+from fairseq_ecg.transforms.lead_mask import RandomLeadMask
 from fairseq_ecg.transforms.lead_selection import SelectLeads
 from fairseq_ecg.transforms.normalize import Standardize
-from fairseq_ecg.transforms.pipeline import Clean, Pipeline, build_perturbation, build_pipeline
+from fairseq_ecg.transforms.pipeline import Clean, Pipeline, build_pipeline
 
 ALL = tuple(range(12))
 STATISTICS = Standardize(
     np.linspace(1, 2, 12, dtype=np.float32), np.linspace(1, 3, 12, dtype=np.float32)
 )
-OPTIONS = {
-    "mask_leads_selection": "random",
-    "mask_leads_prob": 0.25,
-    "mask_leads_condition": [2, 3],
-}
 
 
 def signal():
@@ -82,37 +77,3 @@ def test_all_randomness_comes_from_the_generator_that_is_given():
         for s in range(400)
     ]
     assert np.mean(silent) == pytest.approx(0.75, abs=0.03)  # two draws that differ, not one twice
-
-
-def test_a_perturbation_is_built_from_its_name_and_the_options():
-    build = build_perturbation
-    assert build("random_leads_masking", 0.3, OPTIONS) == RandomLeadMask(0.25, p=0.3)
-    conditional = {**OPTIONS, "mask_leads_selection": "conditional"}
-    assert build("random_leads_masking", 1.0, conditional) == ConditionalLeadMask(2, 3, p=1.0)
-
-
-@pytest.mark.parametrize(
-    ("name", "p", "options", "message"),
-    [
-        ("random_leads_masking", -0.1, {}, r"task.p must lie in \[0, 1\].*has -0.1"),
-        ("random_leads_masking", float("nan"), {}, r"task.p must lie in \[0, 1\].*has nan"),
-        ("emg", 1.0, {}, "perturbation_mode: no 'emg'; there is: random_leads_masking"),
-        ("random_leads_masking", 1.0, {"mask_leads_selection": "x"}, "='x' must be random or cond"),
-        ("random_leads_masking", 1.0, {"mask_leads_prob": -1}, r"lie in \[0, 1\], got -1"),
-        (
-            "random_leads_masking",
-            1.0,
-            {"mask_leads_selection": "conditional", "mask_leads_condition": (4, -5)},
-            r"two whole numbers, of limb and of chest leads to mask, got \(4, -5\)",
-        ),
-        (
-            "random_leads_masking",
-            1.0,
-            {"mask_leads_selection": "conditional", "mask_leads_condition": 4},
-            "two whole numbers, of limb and of chest leads to mask, got 4",
-        ),
-    ],
-)
-def test_what_cannot_be_built_is_refused_with_its_key(name, p, options, message):
-    with pytest.raises(ValueError, match=message):
-        build_perturbation(name, p, {**OPTIONS, **options})

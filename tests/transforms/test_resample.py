@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fairseq_ecg.transforms.resample import resample
+from fairseq_ecg.transforms.resample import resample, resample_linear
 
 PAIRS = [(500, 100), (1000, 500), (257, 500), (360, 500), (400, 500), (500, 257), (256.41, 500)]
 
@@ -110,3 +110,23 @@ def test_a_real_ecg_keeps_its_shape_on_the_way_down_and_up(shared):
     assert back.shape == values.shape
     error = np.sqrt(np.mean((back - values) ** 2))
     assert error < 0.05 * values.std()
+
+
+@pytest.mark.parametrize(("rate", "target"), [(400, 500), (500, 400), (257, 500), (1000, 500)])
+@pytest.mark.parametrize("n_samples", [8, 101, 1000])
+def test_straight_lines_keep_ramps_and_both_ends(rate, target, n_samples):
+    ramp = np.linspace(-1, 3, n_samples)[None].repeat(2, 0)
+    ramp[1] *= -2
+    drawn = resample_linear(ramp, rate, target)
+    n_new = int(n_samples * target / rate)
+    assert drawn.shape == (2, n_new)
+    assert drawn.dtype == np.float64
+    expected = np.linspace(-1, 3, n_new)
+    np.testing.assert_allclose(drawn, [expected, -2 * expected], atol=1e-12)
+
+
+def test_straight_lines_leave_the_right_rate_alone_and_need_two_samples():
+    values = np.ones((1, 1), dtype=np.float32)
+    assert resample_linear(values, 500, 500).tolist() == [[1.0]]
+    with pytest.raises(ValueError, match="too short to be drawn"):
+        resample_linear(values, 400, 500)

@@ -1,0 +1,65 @@
+"""``fairseq-ecg preprocess``: recordings -> the ``.mat`` segments and tables of fairseq-signals."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from fairseq_ecg.interop.code_15_segments import LEDGER_FILE, preprocess_code_15
+
+__all__ = ["add_parser", "preprocess_code_15", "run"]
+
+
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the verb to the command.
+
+    Args:
+        subparsers: Where to add it.
+    """
+    parser = subparsers.add_parser(
+        "preprocess",
+        help="write the .mat segments that fairseq-signals' preprocessing writes",
+        description=(
+            "Write org/, segmented/, meta.csv, segmented.csv and labels/ as the newer "
+            "preprocessing of fairseq-signals does, to go on with a project of ECG-FM. For "
+            "training here, `fairseq-ecg manifest ... --preprocessing ecg-fm` makes a store of the "
+            "same numbers."
+        ),
+    )
+    add = parser.add_argument
+    add("corpus", choices=("code-15",), help="whose recordings")
+    add("folder", type=Path, help="folder of the recordings, as distributed")
+    add("--dest", type=Path, required=True, help="folder to write to")
+    add("--rate", type=float, default=500.0, help="rate of the segments in Hz (%(default)g)")
+    add("--segment-seconds", type=float, default=5.0, help="length of a segment (%(default)g)")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (all: %(default)s)")
+    add(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="show a progress bar (on a terminal by default)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the folder and say what is in it; return the exit status.
+
+    Args:
+        args: What the parser of ``add_parser`` returns.
+    """
+    report = preprocess_code_15(
+        args.folder,
+        args.dest,
+        rate_hz=args.rate,
+        segment_s=args.segment_seconds,
+        workers=args.workers,
+        progress=sys.stderr.isatty() if args.progress is None else args.progress,
+    )
+    print(
+        f"{len(report.meta)} exams, {len(report.segmented)} segments in {report.dest}; "
+        f"{len(report.ledger)} left out (see {report.dest / LEDGER_FILE})"
+    )
+    return 0

@@ -1,0 +1,200 @@
+"""What a network expects of its input: the one place that holds it and compares it.
+
+Every checkpoint carries it as a dictionary. Training from a checkpoint (``model.model_path``) and
+evaluating one compare it with the recordings at hand before anything is computed; a difference is
+an error that says how to mend it. What is not known (None) is not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from fairseq_ecg.data.signal import STANDARD_DEVIATIONS
+
+# What decides whether recordings mean the same to a network; a classifier adds its labels.
+INPUT_KEYS = ("rate_hz", "leads", "unit", "normalize", "filter")
+
+
+class ContractError(ValueError):
+    """Recordings are not what a network expects; the message says how to mend it."""
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """What a network expects of its input, or what a task gives it. None stands for unknown.
+
+    Args:
+        rate_hz: Sampling rate, Hz.
+        leads: Names of the rows, in their order.
+        unit: ``"mV"`` or ``"standard deviations"``, of the samples that reach the network.
+        standardize: ``"record"`` if each recording was scaled by its own statistics, else
+            ``"none"``.
+        normalize: Whether each lead is scaled by statistics of the training data.
+        filter: Whether baseline wander and mains hum are removed.
+        segment_s: Length of the pieces it was trained on, seconds.
+        labels: Names of the classes it decides, in their order.
+        source_format: Which program wrote the checkpoint first.
+        trained_on: ``corpus`` and ``records`` (fingerprints) of its training data; the same of its
+            encoder's pretraining under ``pretraining``.
+    """
+
+    rate_hz: float | None = None
+    leads: tuple[str, ...] | None = None
+    unit: str | None = None
+    standardize: str | None = None
+    normalize: bool | None = None
+    filter: bool | None = None
+    segment_s: float | None = None
+    labels: tuple[str, ...] | None = None
+    source_format: str | None = None
+    trained_on: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> InputContract:
+        """Read the form that checkpoints hold; keys that are not known here are left out."""
+        known = {f.name: values[f.name] for f in fields(cls) if values.get(f.name) is not None}
+        for name in ("leads", "labels"):
+            if name in known:
+                known[name] = tuple(known[name])
+        return cls(**known)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the form that checkpoints hold: plain values."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("leads", "labels"):
+            values[name] = None if values[name] is None else list(values[name])
+        values["trained_on"] = dict(self.trained_on)
+        return values
+
+
+CONTRACT_KEYS = tuple(f.name for f in fields(InputContract) if f.name != "trained_on")
+
+
+def check(
+    expected: InputContract, given: InputContract, of: str, keys: Sequence[str] = INPUT_KEYS
+) -> None:
+    """Compare what a network expects with what it would get.
+
+    Args:
+        expected: The network's contract.
+        given: What the task gives.
+        of: Whose expectation it is, for the message, e.g. the checkpoint's path.
+        keys: What to compare; a value that one side does not know is not compared.
+
+    Raises:
+        ContractError: Naming every difference and the way to mend it.
+    """
+    differing = [
+        key
+        for key in keys
+        if None not in (getattr(expected, key), getattr(given, key))
+        and getattr(expected, key) != getattr(given, key)
+    ]
+    if "normalize" in differing and "unit" in differing:
+        differing.remove("unit")  # scaling by statistics changes it; one cause, one message
+    if differing:
+        faults = "; ".join(_FAULTS[key](expected, given) for key in differing)
+        raise ContractError(f"{of} expects {faults}")
+
+
+def seen_in_training(
+    trained_on: Mapping[str, Any], fingerprints: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find recordings that a network has seen.
+
+    Args:
+        trained_on: Of the network's contract.
+        fingerprints: One number per recording that depends on its content, uint64 [N].
+
+    Returns:
+        Whether each recording was in the network's own training data, and whether it was in the
+        data that its encoder was pretrained on, bool [N] each; all False where nothing is known.
+    """
+    numbers = np.asarray(fingerprints, dtype=np.uint64).view(np.int64)
+    own, *earlier = (_is_among(numbers, stage.get("records")) for stage in _stages(trained_on))
+    pretraining = np.logical_or.reduce(earlier) if earlier else np.zeros(len(numbers), dtype=bool)
+    return own, pretraining
+
+
+def _stages(trained_on: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    """Yield the training data of the last stage, then of those before it."""
+    stage: Mapping[str, Any] | None = trained_on
+    while stage is not None:
+        yield stage
+        stage = stage.get("pretraining")
+
+
+def _is_among(numbers: np.ndarray, known: Any) -> np.ndarray:
+    if known is None or not len(numbers):
+        return np.zeros(len(numbers), dtype=bool)
+    return np.isin(numbers, np.asarray(known))
+
+
+# --- messages -----------------------------------------------------------------------------------
+
+
+def _rate_fault(expected: InputContract, given: InputContract) -> str:
+    return (
+        f"{expected.rate_hz:g} Hz, but the recordings have {given.rate_hz:g} Hz: build them again "
+        f"with `fairseq-ecg manifest ... --rate {expected.rate_hz:g}`"
+    )
+
+
+def _lead_fault(expected: InputContract, given: InputContract) -> str:
+    missing_rows = set(given.leads) < set(expected.leads)
+    return (
+        f"{len(expected.leads)} leads ({', '.join(expected.leads)}), but gets {len(given.leads)} "
+        f"({', '.join(given.leads)}): set task.leads_to_load='[{', '.join(expected.leads)}]'"
+        + (
+            ", or keep silent rows for the others with task.enable_padding_leads=true"
+            if missing_rows and len(expected.leads) == 12
+            else ""
+        )
+    )
+
+
+def _unit_fault(expected: InputContract, given: InputContract) -> str:
+    if expected.unit == STANDARD_DEVIATIONS:
+        way_out = "set task.standardize=record, which scales each recording by its own statistics"
+    else:
+        way_out = (
+            "set task.standardize=none; recordings that were scaled when they were prepared must "
+            "be prepared again, in millivolts"
+        )
+    return f"samples in {expected.unit}, but gets {given.unit}: {way_out}"
+
+
+def _normalize_fault(expected: InputContract, given: InputContract) -> str:
+    way_out = "set task.normalize=false"
+    if expected.normalize:
+        way_out = "set task.normalize=true, with task.mean_path and task.std_path of its training"
+    return f"normalize: {expected.normalize}, but task.normalize is {given.normalize}: {way_out}"
+
+
+def _filter_fault(expected: InputContract, given: InputContract) -> str:
+    return (
+        f"filter: {expected.filter}, but task.filter is {given.filter}: "
+        f"set task.filter={str(expected.filter).lower()}"
+    )
+
+
+def _label_fault(expected: InputContract, given: InputContract) -> str:
+    names = [", ".join(c.labels[:4]) + ", ..." for c in (expected, given)]
+    return (
+        f"{len(expected.labels)} classes ({names[0]}), but the data have {len(given.labels)} "
+        f"({names[1]}): give the label set it was trained on; names and order must be equal"
+    )
+
+
+_FAULTS: dict[str, Callable[[InputContract, InputContract], str]] = {
+    "rate_hz": _rate_fault,
+    "leads": _lead_fault,
+    "unit": _unit_fault,
+    "normalize": _normalize_fault,
+    "filter": _filter_fault,
+    "labels": _label_fault,
+}

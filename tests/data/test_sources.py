@@ -1,0 +1,149 @@
+"""Folders of every kind as they lie, their unit, and standardising while reading."""
+
+import numpy as np
+import pytest
+import scipy.io
+
+from fairseq_ecg.data.builder import build_store
+from fairseq_ecg.data.ingest import BuildOptions, RecordEntry
+from fairseq_ecg.data.leads import STANDARD_LEADS
+from fairseq_ecg.data.manifest import read_manifest, write_manifest
+from fairseq_ecg.data.record_file import RecordError
+from fairseq_ecg.data.sources import StandardizedSource, open_source
+from tests.builds import make_adu, write_record
+from tests.recordings import millivolts, write_folder, write_mat
+
+STATISTICS = {"mean": np.zeros((12, 1)), "std": np.ones((12, 1))}
+
+
+def open_tsv(folder, text):
+    (folder / "train.tsv").write_text(text)
+    return open_source(read_manifest(folder / "train.tsv"))
+
+
+@pytest.mark.parametrize("first", ["{}", "\t{}"], ids=["plain", "leading TAB"])
+def test_plain_manifests(tmp_path, first):
+    for record in range(2):
+        write_mat(tmp_path / "mat" / f"r{record}_0.mat", record, 0, 50, patient_id=record + 5)
+    root = first.format(tmp_path / "mat")
+    source = open_tsv(tmp_path, f"{root}\nr0_0.mat\t50\nr1_0.mat\t50\n")
+    assert source.names == ["r0_0.mat", "r1_0.mat"]
+    assert (source.rate_hz, source.unit) == (100, "mV")
+    np.testing.assert_array_equal(source.read(1, 10, 20), millivolts(1, 10, 20))
+    assert [source.identity(row) for row in range(2)] == [5, 6]
+
+
+def test_identification_manifests(tmp_path):
+    write_mat(tmp_path / "p.mat", 3, 0, 50, patient_id=9)
+    source = open_tsv(tmp_path, f"{tmp_path}\np.mat\t50\t0\n")
+    assert source.patient(0) == 9
+    np.testing.assert_array_equal(source.read(0, 0, 50), millivolts(3, 0, 50))
+
+
+@pytest.mark.parametrize("first", ["{}", "\t{}"], ids=["plain", "leading TAB"])
+def test_cmsc_manifests(tmp_path, first):
+    for segment in (0, 1, 4, 7):
+        write_mat(tmp_path / f"r_{segment}.mat", 2, 50 * segment, 50 * segment + 50, idx=8)
+    source = open_tsv(tmp_path, f"{first.format(tmp_path)}\nmat\nr\t50\t0\t0,1,4,7\n")
+    assert source.names == [f"r_{s}.mat" for s in (0, 1, 4, 7)]
+    assert source.n_samples.tolist() == [50] * 4
+    np.testing.assert_array_equal(source.read(2, 0, 50), millivolts(2, 200, 250))
+    assert {source.identity(row) for row in range(4)} == {8}
+
+
+def test_public_output_is_in_standard_deviations(shared, tmp_path):
+    root = shared / "data" / "code-15-reference-output" / "segmented"
+    lines = [f"\t{root}"] + [f"{p.name}\t2500" for p in sorted(root.glob("*.mat"))]
+    source = open_tsv(tmp_path, "\n".join(lines) + "\n")
+    assert (source.unit, source.rate_hz) == ("standard deviations", 500)
+    assert sorted({source.label_row(row) for row in range(14)}) == list(range(10))
+    expected = scipy.io.loadmat(root / source.names[5])["feats"].astype(np.float32)
+    np.testing.assert_array_equal(source.read(5, 0, 2500), expected)
+
+
+def test_segments_of_two_preprocessings_do_not_mix(tmp_path):
+    write_mat(tmp_path / "a.mat", 0, 0, 50, idx=0)
+    write_mat(tmp_path / "b.mat", 0, 0, 50, idx=0, **STATISTICS)
+    source = open_tsv(tmp_path, f"{tmp_path}\na.mat\t50\nb.mat\t50\n")
+    assert source.unit == "mV"
+    with pytest.raises(RecordError, match=r"b\.mat is in standard deviations, a\.mat in mV"):
+        source.read(1, 0, 50)
+
+
+def slow(values):
+    """Standardise as ECG-FM's preprocessing does: each lead, over the whole recording."""
+    result = np.zeros_like(values, dtype=np.float64)
+    for row, lead in enumerate(values.astype(np.float64)):
+        if lead.max() > lead.min():
+            # Added up in the order of time, in double precision.
+            mean = np.cumsum(lead)[-1] / lead.size
+            centred = lead - mean
+            centred = centred - np.cumsum(centred)[-1] / lead.size
+            std = np.sqrt(np.cumsum(centred**2)[-1] / lead.size)
+            result[row] = (lead - mean) / std
+    return result.astype(np.float32)
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 57, 500])
+def test_standardising_while_reading_is_that_of_the_whole_recording(tmp_path, n_samples):
+    rng = np.random.default_rng(n_samples)
+    values = rng.normal(0.2, 1, (12, n_samples)).astype(np.float32)
+    values[4] = 0.25
+    scipy.io.savemat(tmp_path / "a.mat", {"feats": values, "curr_sample_rate": 500})
+    source = StandardizedSource(open_tsv(tmp_path, f"{tmp_path}\na.mat\t{n_samples}\n"))
+    assert source.unit == "standard deviations"
+    expected = slow(values)
+    half = n_samples // 2
+    np.testing.assert_array_equal(source.read(0, half, n_samples), expected[:, half:])
+    out = np.full((12, n_samples), 9, dtype=np.float32)
+    assert source.read(0, 0, n_samples, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    assert (out[4] == 0).all()
+
+
+def test_both_ways_to_standard_deviations_differ_by_the_rounding_of_millivolts_only(tmp_path):
+    write_record(tmp_path / "in", "a", make_adu(n_samples=1300), gain="1300/mV")
+    entries = [RecordEntry("a", "a", "p", "train")]
+    for name, options in (
+        ("mv", BuildOptions()),
+        ("sd", BuildOptions(preprocessing="ecg-fm", dtype="float32")),
+    ):
+        build_store(entries, tmp_path / "in", tmp_path / name, options)
+        write_manifest(tmp_path / f"{name}.tsv", f"{name}/store", [("a", 1300)])
+    stores = [open_source(read_manifest(tmp_path / f"{name}.tsv")) for name in ("mv", "sd")]
+    read, built = StandardizedSource(stores[0]), stores[1]
+    assert read.unit == built.unit == "standard deviations"
+    np.testing.assert_allclose(read.read(0, 3, 1300), built.read(0, 3, 1300), rtol=0, atol=1e-6)
+
+
+def test_each_recording_is_read_whole_only_once(tmp_path):
+    folder = write_folder(tmp_path, [90, 80])
+    inner = open_source(read_manifest(folder / "train.tsv"))
+    reads = []
+    real = inner.read
+
+    def read(row, start, stop, out=None):
+        reads.append((row, start, stop))
+        return real(row, start, stop, out)
+
+    inner.read = read
+    source = StandardizedSource(inner)
+    for start in (0, 30, 60):
+        source.read(0, start, start + 30)
+    assert reads == [(0, 0, 90), (0, 30, 60), (0, 60, 90)]
+    assert (source.rate_hz, source.names) == (100, ["r0", "r1"])
+
+
+def test_what_is_standardised_is_not_standardised_again(tmp_path):
+    write_mat(tmp_path / "a.mat", 0, 0, 50, idx=0, **STATISTICS)
+    source = open_tsv(tmp_path, f"{tmp_path}\na.mat\t50\n")
+    with pytest.raises(ValueError, match=r"task\.standardize=none"):
+        StandardizedSource(source)
+    assert len(STANDARD_LEADS) == source.read(0, 0, 1).shape[0]
+
+
+def test_segments_without_ids_belong_together_if_they_stand_in_one_line(tmp_path):
+    for name in ("a_0", "a_1", "b_0", "b_1"):
+        write_mat(tmp_path / f"{name}.mat", 0, 0, 50)
+    source = open_tsv(tmp_path, f"{tmp_path}\nmat\na\t50\t0\t0,1\nb\t50\t0\t0,1\n")
+    assert [source.identity(row) for row in range(4)] == [0, 0, 1, 1]

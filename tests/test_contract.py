@@ -1,0 +1,224 @@
+"""What a network expects is compared with the recordings at hand, and differences say the way out."""
+
+import numpy as np
+import pytest
+import torch
+from fairseq.models import build_model
+from omegaconf import OmegaConf
+
+from fairseq_ecg.contract import (
+    CONTRACT_KEYS,
+    INPUT_KEYS,
+    ContractError,
+    InputContract,
+    check,
+    seen_in_training,
+)
+from fairseq_ecg.data.leads import STANDARD_LEADS
+from tests.recordings import load, make_task, write_folder, write_tone_store
+from tests.runs import CLASSIFICATION, Run
+
+SD = "standard deviations"
+FULL = InputContract(
+    rate_hz=500.0,
+    leads=STANDARD_LEADS,
+    unit="mV",
+    standardize="none",
+    normalize=False,
+    filter=False,
+    segment_s=5.0,
+    labels=("a", "b"),
+    source_format="fairseq_ecg",
+    trained_on={"corpus": "toy"},
+)
+SMALL = {
+    "encoder_layers": 1,
+    "encoder_embed_dim": 8,
+    "encoder_ffn_embed_dim": 8,
+    "encoder_attention_heads": 2,
+    "conv_feature_layers": "[(4, 2, 2)] * 4",
+    "conv_pos": 4,
+    "conv_pos_groups": 2,
+}
+
+
+def changed(**values) -> InputContract:
+    return InputContract.from_dict({**FULL.to_dict(), **values})
+
+
+# --- the form in checkpoints ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("contract", [FULL, InputContract()])
+def test_the_form_in_checkpoints_is_plain_and_complete(contract):
+    values = contract.to_dict()
+    assert set(values) == {*CONTRACT_KEYS, "trained_on"}
+    assert not any(isinstance(value, tuple) for value in values.values())
+    assert InputContract.from_dict(values) == contract
+
+
+def test_keys_that_are_not_known_are_left_out():
+    assert InputContract.from_dict({"unit": "mV", "colour": "red"}) == InputContract(unit="mV")
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expected", "given", "message"),
+    [
+        ({"rate_hz": 500}, {"rate_hz": 250}, "expects 500 Hz, but the recordings have 250 Hz.*--rate 500"),
+        ({"leads": ["I", "II"]}, {"leads": ["I"]},
+         r"expects 2 leads \(I, II\), but gets 1 \(I\): set task.leads_to_load='\[I, II\]'$"),
+        ({}, {"leads": ["I"]}, r"expects 12 leads .*gets 1 \(I\).*task.enable_padding_leads=true"),
+        ({"leads": ["II", "I"]}, {"leads": ["I", "II"]}, r"\(II, I\), but gets 2 \(I, II\)"),
+        ({"unit": SD}, {}, "samples in standard deviations, but gets mV.*task.standardize=record"),
+        ({}, {"unit": SD, "standardize": "record"}, "samples in mV, but gets standard.*standardize=none"),
+        ({"normalize": True}, {}, "normalize: True, but .* False: set task.normalize=true, with task.mean"),
+        ({}, {"normalize": True, "unit": SD}, "normalize: False, .*: set task.normalize=false$"),
+        ({}, {"filter": True}, "filter: False, but task.filter is True: set task.filter=false"),
+        ({}, {"labels": ["b", "a"]}, r"2 classes \(a, b, ...\), but the data have 2 \(b, a, ...\)"),
+    ],
+)  # fmt: skip
+def test_each_difference_is_named_with_the_way_to_mend_it(expected, given, message):
+    with pytest.raises(ContractError, match=f"^x.pt {'' if message.startswith('expects') else '.*'}"
+                       f"{message}"):  # fmt: skip
+        check(changed(**expected), changed(**given), "x.pt", (*INPUT_KEYS, "labels"))
+
+
+@pytest.mark.parametrize("key", [*INPUT_KEYS, "labels"])
+@pytest.mark.parametrize("side", [0, 1])
+def test_what_one_side_does_not_know_is_not_compared(key, side):
+    other = {"rate_hz": 1.0, "leads": ["V1"], "unit": SD, "normalize": True, "filter": True}
+    sides = [changed(**{key: None}), changed(**{key: other.get(key, ["z"])})]
+    check(sides[side], sides[1 - side], "x.pt", (key,))
+    check(FULL, FULL, "x.pt", (*INPUT_KEYS, "labels"))
+
+
+def test_all_differences_are_in_one_message_and_one_cause_is_named_once():
+    with pytest.raises(ContractError) as caught:
+        check(FULL, changed(rate_hz=100.0, normalize=True, unit=SD), "x.pt")
+    assert str(caught.value).count("; ") == 1
+    assert "100 Hz" in str(caught.value)
+    assert "samples in" not in str(caught.value)
+
+
+def test_labels_and_length_are_not_compared_unless_asked():
+    check(FULL, changed(labels=["z"], segment_s=1.0), "x.pt")
+
+
+# --- who has seen what ----------------------------------------------------------------------------
+
+
+def test_recordings_of_the_training_and_of_every_stage_before_it_are_found():
+    fingerprints = np.array([1, 2, 3, 2**63 + 5], dtype=np.uint64)
+    records = torch.from_numpy(fingerprints.view(np.int64))
+    trained_on = {
+        "records": records[[0]],
+        "pretraining": {"records": records[[1]], "pretraining": {"records": records[[1, 3]]}},
+    }
+    own, pretraining = seen_in_training(trained_on, fingerprints)
+    assert own.tolist() == [True, False, False, False]
+    assert pretraining.tolist() == [False, True, False, True]
+
+
+@pytest.mark.parametrize("trained_on", [{}, {"corpus": "toy"}, {"records": [1], "pretraining": {}}])
+def test_what_is_not_known_counts_as_not_seen(trained_on):
+    own, pretraining = seen_in_training(trained_on, np.array([7], dtype=np.uint64))
+    assert not own.any()
+    assert not pretraining.any()
+    for found in seen_in_training(trained_on, np.empty(0, dtype=np.uint64)):
+        assert found.shape == (0,)
+
+
+# --- training from a checkpoint -------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_folder(tmp_path / "data", [200, 200], labels=["a", "a;b"])
+
+
+def pretrained(path, **contract):
+    """Write the checkpoint of a small encoder with this contract."""
+    model = build_model(OmegaConf.create({"_name": "ecg_transformer", **SMALL}), None)
+    values = {**FULL.to_dict(), "rate_hz": 100.0, "labels": None, **contract}
+    cfg = {"model": {"_name": "ecg_transformer", **SMALL}, "task": {}}
+    state = {"input_contract": values}
+    torch.save({"cfg": cfg, "model": model.state_dict(), "task_state": state}, path)
+    return str(path)
+
+
+def start(task, model_path):
+    """Do what a run does before its first update."""
+    cfg = {"_name": "ecg_transformer_classifier", "model_path": model_path}
+    task.build_model(OmegaConf.create(cfg))
+    load(task, "valid")
+    load(task, "train")
+    return task
+
+
+def test_recordings_that_fit_are_trained_on_and_the_contract_names_both_stages(data, tmp_path):
+    earlier = {"corpus": "big", "records": torch.tensor([4, 5])}
+    path = pretrained(tmp_path / "a.pt", trained_on=earlier)
+    task = start(make_task("ecg_classification", data), path)
+    contract = task.state.input_contract
+    assert contract["trained_on"]["corpus"] == "wfdb"
+    assert contract["trained_on"]["pretraining"]["corpus"] == "big"
+    assert contract["standardize"] == "none"
+    # a resumed run whose pretrained file is gone
+    again = make_task("ecg_classification", data)
+    again.load_state_dict({"input_contract": contract})
+    load(again, "train")
+    assert again.state.input_contract["trained_on"]["pretraining"]["corpus"] == "big"
+
+
+@pytest.mark.parametrize(
+    ("contract", "keys", "message"),
+    [
+        ({"rate_hz": 500.0}, {}, "expects 500 Hz, but the recordings have 100 Hz.*--rate 500"),
+        ({}, {"leads_to_load": "I,II"}, r"expects 12 leads.*gets 2 \(I, II\)"),
+        ({"unit": SD, "standardize": "record"}, {}, "expects samples in standard deviations.*gets mV"),
+        ({}, {"standardize": "record"}, "expects samples in mV, but gets standard deviations"),
+        ({}, {"filter": True}, "set task.filter=false"),
+        ({"normalize": True}, {}, "set task.normalize=true"),
+    ],
+)  # fmt: skip
+def test_other_recordings_are_refused_before_the_first_update(
+    data, tmp_path, contract, keys, message
+):
+    path = pretrained(tmp_path / "a.pt", **contract)
+    with pytest.raises(ContractError, match=f"^the encoder in {path} .*{message}"):
+        start(make_task("ecg_classification", data, **keys), path)
+
+
+@pytest.mark.parametrize(
+    ("contract", "keys"),
+    [
+        ({"unit": SD, "standardize": "record"}, {"standardize": "record"}),
+        ({}, {"leads_to_load": "I,II", "enable_padding_leads": True}),
+        ({"rate_hz": None, "unit": None, "leads": None}, {"filter": False}),
+    ],
+)
+def test_the_way_out_that_a_refusal_names_works(data, tmp_path, contract, keys):
+    start(make_task("ecg_classification", data, **keys), pretrained(tmp_path / "a.pt", **contract))
+
+
+def test_without_a_pretrained_encoder_nothing_is_expected(data):
+    task = make_task("ecg_classification", data, filter=True)
+    cfg = {"_name": "ecg_transformer_classifier", "num_labels": 2, **SMALL}
+    task.build_model(OmegaConf.create(cfg))
+    load(task, "train")
+    assert "pretraining" not in task.state.input_contract["trained_on"]
+
+
+def test_a_run_stops_with_the_message_and_writes_no_checkpoint(tmp_path):
+    folder = write_tone_store(tmp_path / "data")
+    path = pretrained(tmp_path / "a.pt", rate_hz=500.0)
+    run = Run(tmp_path / "run", [
+        *CLASSIFICATION, f"task.data={folder}", "optimization.max_epoch=1",
+        f"model.model_path={path}", "model.no_pretrained_weights=false",
+    ])  # fmt: skip
+    assert run.wait() != 0
+    assert "expects 500 Hz, but the recordings have 100 Hz" in run.output
+    assert not list(run.cwd.rglob("*.pt"))
