@@ -67,7 +67,7 @@ def preset_folders() -> list[Path]:
     """Return every folder with presets, of the wheel or of the checkout around the package."""
     package = package_folder()
     for examples in (package / "examples", package.parent / "examples"):
-        folders = sorted({path.parent for path in examples.glob("*/config/**/*.yaml")})
+        folders = sorted({path.parent for path in examples.rglob("*.yaml")})
         if folders:
             return folders
     return []

@@ -32,10 +32,10 @@ PAGES = sorted(
         ),
     ]
 )
-PRESETS = {path.stem: path for path in REPOSITORY.glob("examples/*/config/**/*.yaml")}
+PRESETS = {path.stem: path for path in REPOSITORY.glob("examples/**/*.yaml")}
 METHODS = {
-    method: {path.stem: path for path in method.glob("config/**/*.yaml")}
-    for method in sorted(path.parent for path in REPOSITORY.glob("examples/*/config"))
+    method: {path.stem: path for path in method.rglob("*.yaml")}
+    for method in sorted(path for path in REPOSITORY.glob("examples/*") if path.is_dir())
 }
 # What docs/adding.md makes as an example, with a stand-in that exists.
 NEW = {"ludb": "wfdb", "mean_power": "diagnosis_small"}

@@ -13,7 +13,7 @@ import fairseq_ecg_launch as launch
 from tests.runs import CLASSIFICATION, PRETRAINING, Run, logged, train, write_segments
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PRESETS = sorted(REPOSITORY.glob("examples/*/config/**/*.yaml"))
+PRESETS = sorted(REPOSITORY.glob("examples/**/*.yaml"))
 
 
 @pytest.fixture(scope="module")

@@ -196,18 +196,20 @@ class DrawnViews(_Views):
 
 
 def pair_windows(rows: np.ndarray) -> list[list[int]]:
-    """Group the windows of each recording by two: (0, 1), (2, 3), ...; an odd last one is dropped.
+    """Pair the windows of each recording: (0, 1), (2, 3), ...; an odd last one is dropped.
+
+    Each pair is an item of its own, so that one long recording does not fill a batch by itself.
 
     Args:
         rows: Recording of each window, windows of one recording in a row, int64 [W].
 
     Returns:
-        Indices of the windows of each recording that has two or more, an even number each.
+        Indices of the two windows of each pair.
     """
     starts = np.flatnonzero(np.diff(rows, prepend=-1))
     ends = np.append(starts[1:], len(rows))
     return [
-        list(range(start, end - (end - start) % 2))
+        [first, first + 1]
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
-        if end - start >= 2
+        for first in range(start, end - 1, 2)
     ]

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any, Dict
 
+import numpy as np
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import register_task
 from omegaconf import II
@@ -154,7 +155,8 @@ class EcgPretrainingTask(EcgTask):
             groups = _manifest_groups(manifest, rows)
         else:
             groups = pair_windows(segments.windows.row)
-            left_out = len(set(segments.windows.row.tolist())) - len(groups)
+            rows = segments.windows.row
+            left_out = len(np.unique(rows)) - len({int(rows[first]) for first, _ in groups})
             if left_out:
                 logger.warning("%d recordings have fewer than two segments", left_out)
         if not groups:

@@ -189,18 +189,18 @@ def test_labels_follow_the_recording_not_the_window():
 
 def test_pairs_are_adjacent_windows_of_one_recording():
     rows = cut_windows(np.array([50, 10, 20]), 10).row
-    assert pair_windows(rows) == [[0, 1, 2, 3], [6, 7]]
+    assert pair_windows(rows) == [[0, 1], [2, 3], [6, 7]]
 
 
 def test_pairs_flatten_to_segments_with_their_place():
     segments = make([50, 10, 20], window=10)
     dataset = SegmentPairs(segments, pair_windows(segments.windows.row))
-    assert len(dataset) == 2
-    for items in (dataset.__getitems__([1, 0]), [dataset[1], dataset[0]]):
+    assert len(dataset) == 3
+    for items in (dataset.__getitems__([2, 1]), [dataset[2], dataset[1]]):
         batch = dataset.collater(items)
-        assert batch["segment"].tolist() == [0, 1, 0, 1, 0, 1]
-        assert batch["patient_id"].tolist() == [2, 2, 0, 0, 0, 0]
-        assert batch["net_input"]["source"][:, 0, 0].tolist() == [2000, 2010, 0, 10, 20, 30]
+        assert batch["segment"].tolist() == [0, 1, 0, 1]
+        assert batch["patient_id"].tolist() == [2, 2, 0, 0]
+        assert batch["net_input"]["source"][:, 0, 0].tolist() == [2000, 2010, 20, 30]
 
 
 def test_signals_reach_the_transform_with_rate_and_leads():
