@@ -35,7 +35,10 @@ def corpus(tmp_path_factory) -> dict[str, Path]:
         labelled = write_tone_store(folder)
     persons = folder / "identification"
     manifest = read_manifest(folder / "train.tsv")
-    rows = [(p, int(n), i) for i, (p, n) in enumerate(zip(manifest.paths, manifest.n_samples, strict=True))]
+    rows = [
+        (p, int(n), i)
+        for i, (p, n) in enumerate(zip(manifest.paths, manifest.n_samples, strict=True))
+    ]
     for split in ("train", "valid_gallery", "valid_probe", "test_gallery", "test_probe"):
         write_manifest(persons / f"{split}.tsv", manifest.root, rows)
     return {

@@ -5,29 +5,17 @@ Shapes: B batch, C leads, T samples, L frames, D width, K classes.
 """
 
 import json
-import logging
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Type
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional, Tuple
 
 from fairseq.dataclass import FairseqDataclass
-from fairseq.models import BaseFairseqModel
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from fairseq_ecg.checkpoint import CheckpointError, load_weights, read_checkpoint
-from fairseq_ecg.contract import InputContract
-from fairseq_ecg.models._finetuning import (
-    FinetunedModel,
-    note_encoder,
-    number_of_labels,
-)
-from fairseq_ecg.models.ecg_transformer import number_of_leads
+from fairseq_ecg.checkpoint import CheckpointError
+from fairseq_ecg.models._encoder import EcgEncoder
+from fairseq_ecg.models._finetuning import FinetunedModel, FinetuningConfig
 from fairseq_ecg.modules.padding import frame_padding
-from fairseq_ecg.modules.pooling import mean_of_nonzero
 from fairseq_ecg.modules.residual import silence
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -42,79 +30,13 @@ class ResidualEncoderConfig(FairseqDataclass):
     )
 
 
-@dataclass
-class ResidualClassifierConfig(FairseqDataclass):
-    """Keys of both classifiers; names and defaults of fairseq-signals."""
-
-    model_path: Optional[str] = field(
-        default=None, metadata={"help": "checkpoint whose encoder is taken over"}
-    )
-    no_pretrained_weights: bool = field(
-        default=False, metadata={"help": "start from random weights, whatever model_path says"}
-    )
-    freeze_finetune_updates: int = field(
-        default=0, metadata={"help": "updates during which only the head is trained"}
-    )
-    num_labels: Optional[int] = field(
-        default=None, metadata={"help": "number of classes; none = as many as the task has"}
-    )
-    encoder_config: Any = field(
-        default=None,
-        metadata={"help": "written by the program into checkpoints: the encoder's configuration"},
-    )
-
-
-class ResidualEncoder(BaseFairseqModel):
+class ResidualEncoder(EcgEncoder):
     """Base of the encoders: convolutions only, so every length and padding is possible.
 
-    Subclasses set ``in_d`` and ``width`` (D) and give ``convolve`` and ``sizes_of``.
+    Subclasses give ``convolve``, and what every encoder gives.
     """
 
-    config: Type[ResidualEncoderConfig]
-    # What a fine-tuning decides for itself; all else about the encoder comes from its checkpoint.
-    keys_of_the_run: Tuple[str, ...] = ()
-
-    @classmethod
-    def build_model(cls, cfg: ResidualEncoderConfig, task: Any = None) -> "ResidualEncoder":
-        """Build the model from its configuration.
-
-        Args:
-            cfg: The model's configuration.
-            task: Gives ``num_leads`` where ``cfg.in_d`` is None.
-
-        Raises:
-            ValueError: If the configuration cannot work.
-        """
-        cfg.in_d = number_of_leads(cfg.in_d, task)
-        return cls(cfg)
-
-    @classmethod
-    def check(cls, cfg: ResidualEncoderConfig) -> None:
-        """Refuse a configuration that cannot work, before anything is built.
-
-        Raises:
-            ValueError: Naming the key, its value and the way out.
-        """
-        raise NotImplementedError
-
-    @classmethod
-    def config_from_checkpoint(
-        cls, model_cfg: Mapping[str, Any], state: Mapping[str, Tensor]
-    ) -> Dict[str, Any]:
-        """Return the configuration with the sizes that the tensors have."""
-        return {**model_cfg, **cls.sizes_of(state)}
-
-    @classmethod
-    def sizes_of(cls, state: Mapping[str, Tensor]) -> Dict[str, Any]:
-        """Read the sizes of an encoder from its tensors, as far as they show.
-
-        Args:
-            state: Its state dict.
-
-        Raises:
-            CheckpointError: If it is the state dict of something else.
-        """
-        raise NotImplementedError
+    marker = "conv.weight"
 
     def convolve(self, source: Tensor, valid: Optional[Tensor]) -> Tuple[Tensor, Optional[Tensor]]:
         """Turn samples into frames.
@@ -161,100 +83,27 @@ class ResidualEncoder(BaseFairseqModel):
     def encode(
         self, source: Tensor, padding_mask: Optional[Tensor] = None
     ) -> Dict[str, Optional[Tensor]]:
-        """Do what ``forward`` does; the name that models around an encoder call."""
+        """Do what ``forward`` does; see the base class."""
         return self(source, padding_mask)
-
-    def extract_features(self, source: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
-        """Encode recordings; args as ``forward``, result float [B, L, D]."""
-        return self(source, padding_mask)["features"]
-
-    def embed(self, source: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
-        """Encode each recording as one vector, the mean over its valid frames; float [B, D]."""
-        encoded = self(source, padding_mask)
-        return mean_of_nonzero(encoded["features"], encoded["padding_mask"])
 
 
 class ResidualClassifier(FinetunedModel):
-    """Base of the classifiers: an encoder of one family, and a linear layer ``proj`` at the end.
+    """Base of the classifiers: an encoder and, at the end, a linear layer ``proj``.
 
     Args:
         encoder: The encoder.
-        pooled_width: Width of what ``proj`` gets.
         num_labels: Number of classes K.
-        freeze_updates: Updates during which the encoder gets no gradient.
+        cfg: The model's configuration.
+        pooled_width: Width of what ``proj`` gets.
     """
 
-    encoder_class: Type[ResidualEncoder]
-
     def __init__(
-        self, encoder: ResidualEncoder, pooled_width: int, num_labels: int, freeze_updates: int = 0
+        self, encoder: EcgEncoder, num_labels: int, cfg: FinetuningConfig, pooled_width: int
     ) -> None:
-        super().__init__(encoder, freeze_updates)
+        super().__init__(encoder, num_labels, cfg)
         self.proj = nn.Linear(pooled_width, num_labels)
         nn.init.xavier_uniform_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
-
-    @property
-    def width(self) -> int:
-        """Width D of the encoder's output."""
-        return self.encoder.width
-
-    @classmethod
-    def build_model(cls, cfg: ResidualClassifierConfig, task: Any = None) -> "ResidualClassifier":
-        """Build the classifier around the encoder of ``model_path``, or around a fresh one.
-
-        Args:
-            cfg: The model's configuration.
-            task: Gives ``num_labels``, and ``num_leads`` where ``cfg.in_d`` is None.
-
-        Raises:
-            ValueError: If the number of labels is unknown or differs from the task's.
-            CheckpointError: If the checkpoint cannot be read or is of another kind.
-        """
-        num_labels = number_of_labels(cfg.num_labels, task)
-        return cls.around(_build_encoder(cls.encoder_class, cfg, task), num_labels, cfg)
-
-    @classmethod
-    def check(cls, cfg: ResidualClassifierConfig) -> None:
-        """Refuse a configuration that cannot work, before anything is built.
-
-        Raises:
-            ValueError: Naming the key, its value and the way out.
-        """
-        cls.encoder_class.check(cfg)
-
-    @classmethod
-    def around(
-        cls, encoder: ResidualEncoder, num_labels: int, cfg: ResidualClassifierConfig
-    ) -> "ResidualClassifier":
-        """Return the classifier around an encoder, with the head that the configuration says."""
-        raise NotImplementedError
-
-    @classmethod
-    def config_from_checkpoint(
-        cls, model_cfg: Mapping[str, Any], state: Mapping[str, Tensor]
-    ) -> Dict[str, Any]:
-        """Make the configuration of a checkpoint independent of other files.
-
-        Args:
-            model_cfg: The model's configuration in the checkpoint.
-            state: Its state dict.
-        """
-        source = {**model_cfg, **(model_cfg.get("encoder_config") or {})}
-        sizes = cls.encoder_class.sizes_of(_encoder_part(state))
-        return {
-            **source,
-            **sizes,
-            "model_path": None,
-            "no_pretrained_weights": True,
-            "num_labels": cls.num_labels_of(state),
-            "encoder_config": None,
-        }
-
-    @classmethod
-    def num_labels_of(cls, state: Mapping[str, Tensor]) -> Optional[int]:
-        """Return the number of classes that a state dict of this model decides."""
-        return len(state["proj.bias"]) if "proj.bias" in state else None
 
 
 def check_supported(cfg: ResidualEncoderConfig, kernels: List[int]) -> None:
@@ -302,60 +151,3 @@ def parse_sizes(key: str, text: str) -> List[int]:
 def missing_tensor(what: str, error: KeyError) -> CheckpointError:
     """Return the error for a state dict without a tensor that its kind has."""
     return CheckpointError(f"this is no {what}: it has no {error}")
-
-
-def _encoder_part(state: Mapping[str, Tensor]) -> Dict[str, Tensor]:
-    """Return an encoder's state dict, out of its own or out of that of a classifier around it."""
-    inner = {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
-    return inner or dict(state)
-
-
-def _build_encoder(
-    encoder_class: Type[ResidualEncoder], cfg: ResidualClassifierConfig, task: Any
-) -> ResidualEncoder:
-    wanted = cfg.model_path is not None and not cfg.no_pretrained_weights
-    if wanted and cfg.encoder_config is not None and not Path(cfg.model_path).is_file():
-        logger.warning(
-            "%s is not here; the encoder is built from model.encoder_config, and its weights must "
-            "come from the checkpoint being loaded",
-            cfg.model_path,
-        )
-        wanted = False
-    if wanted:
-        return _pretrained_encoder(encoder_class, cfg)
-    if cfg.encoder_config is not None:
-        return encoder_class(_encoder_config(encoder_class, cfg.encoder_config))
-    own = {f.name: getattr(cfg, f.name) for f in fields(encoder_class.config)}
-    own["in_d"] = number_of_leads(cfg.in_d, task)
-    return encoder_class(_encoder_config(encoder_class, own))
-
-
-def _pretrained_encoder(
-    encoder_class: Type[ResidualEncoder], cfg: ResidualClassifierConfig
-) -> ResidualEncoder:
-    checkpoint = read_checkpoint(cfg.model_path)
-    state = _encoder_part(checkpoint.state)
-    found = {**checkpoint.model_cfg, **(checkpoint.model_cfg.get("encoder_config") or {})}
-    try:
-        found.update(encoder_class.sizes_of(state))
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"model.model_path {checkpoint.path} holds a {checkpoint.model_name}: {error}; give "
-            "the checkpoint of such an encoder, or use that model's own classifier"
-        ) from None
-    found.update((key, getattr(cfg, key)) for key in encoder_class.keys_of_the_run)
-    encoder = encoder_class(_encoder_config(encoder_class, found))
-    load_weights(encoder, state, checkpoint.path)
-    encoder.pretrained_contract = InputContract.from_dict(checkpoint.contract)
-    encoder.pretrained_contract = InputContract.from_dict(checkpoint.contract)
-    logger.info("encoder of %s (%s) loaded", checkpoint.path, checkpoint.model_name)
-    note_encoder(cfg, found, encoder_class.config)
-    return encoder
-
-
-def _encoder_config(
-    encoder_class: Type[ResidualEncoder], found: Mapping[str, Any]
-) -> ResidualEncoderConfig:
-    names = {f.name for f in fields(encoder_class.config)} - {"_name"}
-    values = {key: value for key, value in found.items() if key in names}
-    return OmegaConf.merge(OmegaConf.structured(encoder_class.config), values)

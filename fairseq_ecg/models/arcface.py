@@ -7,25 +7,22 @@ Shapes: B batch, C leads, T samples, L frames, D width, P patients seen in train
 """
 
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional
+from typing import Dict, Mapping, Optional
 
 import torch
 from fairseq.models import register_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fairseq_ecg.models._finetuning import (
-    EcgFinetuningConfig,
-    FinetunedModel,
-    build_encoder,
-    number_of_labels,
-)
+from fairseq_ecg.models._encoder import EcgEncoder
+from fairseq_ecg.models._finetuning import FinetunedModel
 from fairseq_ecg.models.ecg_transformer import EcgTransformer
+from fairseq_ecg.models.ecg_transformer_classifier import TransformerFinetuningConfig
 from fairseq_ecg.modules.pooling import mean_of_nonzero
 
 
 @dataclass
-class ArcFaceConfig(EcgFinetuningConfig):
+class ArcFaceConfig(TransformerFinetuningConfig):
     """The reference's keys and defaults; sizes count only without a checkpoint."""
 
 
@@ -39,39 +36,17 @@ class ArcFace(FinetunedModel):
     Args:
         encoder: The encoder.
         num_labels: Number of patients P.
-        final_dropout: Dropout of the encoder's output before pooling.
-        freeze_updates: Updates during which the encoder gets no gradient.
+        cfg: Gives ``final_dropout`` and ``freeze_finetune_updates``.
     """
 
     evaluated_by = "ecg_identification"
+    encoder_class = EcgTransformer
 
-    def __init__(
-        self,
-        encoder: EcgTransformer,
-        num_labels: int,
-        final_dropout: float = 0.0,
-        freeze_updates: int = 0,
-    ) -> None:
-        super().__init__(encoder, freeze_updates)
-        self.final_dropout = nn.Dropout(final_dropout)
-        kernel = torch.empty(num_labels, self.width).uniform_(-1, 1)
+    def __init__(self, encoder: EcgEncoder, num_labels: int, cfg: ArcFaceConfig) -> None:
+        super().__init__(encoder, num_labels, cfg)
+        self.final_dropout = nn.Dropout(cfg.final_dropout)
+        kernel = torch.empty(num_labels, encoder.width).uniform_(-1, 1)
         self.kernel = nn.Parameter(functional.normalize(kernel))
-
-    @classmethod
-    def build_model(cls, cfg: ArcFaceConfig, task: Any = None) -> "ArcFace":
-        """Build the model around the encoder of ``model_path``, or around a fresh one.
-
-        Args:
-            cfg: The model's configuration.
-            task: Gives ``num_labels``, and what ``build_encoder`` asks it.
-
-        Raises:
-            ValueError: If the number of patients is unknown or differs from the task's.
-            CheckpointError: If the checkpoint cannot be read or is of another kind.
-        """
-        num_labels = number_of_labels(cfg.num_labels, task)
-        encoder = build_encoder(cfg, task)
-        return cls(encoder, num_labels, cfg.final_dropout, cfg.freeze_finetune_updates)
 
     @classmethod
     def num_labels_of(cls, state: Mapping[str, Tensor]) -> Optional[int]:

@@ -4,23 +4,28 @@ The encoder of every wav2vec-style method here, and by itself the model of CMSC,
 Shapes: B batch, C leads, T samples, L frames, E channels of the convolutions, D width.
 """
 
+import logging
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Dict, Mapping, Optional
 
 import torch
 from fairseq.dataclass import FairseqDataclass
-from fairseq.models import BaseFairseqModel, register_model
+from fairseq.models import register_model
 from fairseq.modules import GradMultiply
 from torch import Tensor, nn
 
+from fairseq_ecg.checkpoint import CheckpointError
+from fairseq_ecg.models._encoder import EcgEncoder
 from fairseq_ecg.modules.conv_features import ConvFeatures
 from fairseq_ecg.modules.layer_spec import parse_layers
 from fairseq_ecg.modules.masking import sample_fixed_mask, sample_span_mask
 from fairseq_ecg.modules.padding import FramePadding, frame_padding
-from fairseq_ecg.modules.pooling import mean_of_nonzero
 from fairseq_ecg.modules.positional_conv import PositionalConv
 from fairseq_ecg.modules.transformer import TransformerEncoder, TransformerSizes
+
+logger = logging.getLogger(__name__)
 
 _MASKS = {"poorest": sample_span_mask, "fixed": sample_fixed_mask}
 
@@ -150,18 +155,33 @@ class EcgTransformerConfig(FairseqDataclass):
 
 
 @register_model("ecg_transformer", dataclass=EcgTransformerConfig)
-class EcgTransformer(BaseFairseqModel):
+class EcgTransformer(EcgEncoder):
     """Convolutional features, positional convolution and transformer encoder.
 
     Raises:
         ValueError: If the configuration asks for something that is not supported.
     """
 
+    config = EcgTransformerConfig
+    marker = "feature_extractor.conv_layers.0.0.weight"
+    pretraining_only = ("mask_emb", "quantizer.", "project_q.", "target_glu.", "final_proj.")
+    keys_of_the_run = (
+        "dropout",
+        "attention_dropout",
+        "activation_dropout",
+        "encoder_layerdrop",
+        "dropout_input",
+        "feature_grad_mult",
+        "saliency",
+    )
+    in_finetuning = MappingProxyType({"apply_mask": False, "all_gather": False})
+
     def __init__(self, cfg: EcgTransformerConfig) -> None:
         super().__init__()
         self.check(cfg)
         layers = parse_layers(cfg.conv_feature_layers)
         conv_width, width = layers[-1][0], cfg.encoder_embed_dim
+        self.in_d, self.width = cfg.in_d, width
         self.saliency = cfg.saliency
         self.feature_grad_mult = float(cfg.feature_grad_mult)
         self.mask_prob = float(cfg.mask_prob) if cfg.apply_mask else 0.0
@@ -191,30 +211,46 @@ class EcgTransformer(BaseFairseqModel):
         parse_layers(cfg.conv_feature_layers)
 
     @classmethod
-    def build_model(cls, cfg: EcgTransformerConfig, task: Any = None) -> "EcgTransformer":
-        """Build the model from its configuration.
+    def sizes_of(cls, state: Mapping[str, Tensor]) -> Dict[str, Any]:
+        """Read the sizes; heads and strides leave no trace in the tensors. See the base class."""
+        try:
+            first_conv = state["feature_extractor.conv_layers.0.0.weight"]
+            fc1 = state["encoder.layers.0.fc1.weight"]
+            positions = state["conv_pos.pos_conv.0.parametrizations.weight.original1"]
+        except KeyError as error:
+            raise CheckpointError(f"this is no transformer encoder: it has no {error}") from None
+        layers = {key.split(".")[2] for key in state if key.startswith("encoder.layers.")}
+        return {
+            "in_d": first_conv.shape[1],
+            "encoder_layers": len(layers),
+            "encoder_ffn_embed_dim": fc1.shape[0],
+            "encoder_embed_dim": fc1.shape[1],
+            "conv_pos": positions.shape[2],
+            "conv_pos_groups": positions.shape[0] // positions.shape[1],
+            "conv_bias": "feature_extractor.conv_layers.0.0.bias" in state,
+            "extractor_mode": "layer_norm"
+            if "feature_extractor.conv_layers.0.2.1.weight" in state
+            else "default",
+        }
 
-        Args:
-            cfg: The model's configuration.
-            task: Gives ``num_leads`` where ``cfg.in_d`` is None.
-
-        Raises:
-            ValueError: If the configuration cannot work.
-        """
-        cfg.in_d = number_of_leads(cfg.in_d, task)
-        return cls(cfg)
+    @classmethod
+    def fresh_values(cls, values: Dict[str, Any]) -> Dict[str, Any]:
+        """Return the configuration of a fresh encoder, whose convolutions are never frozen."""
+        if values["feature_grad_mult"] == 0:
+            logger.warning(
+                "model.feature_grad_mult is 0, but no checkpoint is loaded: random convolutions "
+                "would stay as they are. They are trained with factor 1; set "
+                "model.feature_grad_mult, or model.model_path"
+            )
+            values = {**values, "feature_grad_mult": 1.0}
+        return values
 
     @classmethod
     def config_from_checkpoint(
         cls, model_cfg: Mapping[str, Any], state: Mapping[str, Tensor]
     ) -> Dict[str, Any]:
-        """Complete a checkpoint's configuration by what its tensors show.
-
-        Args:
-            model_cfg: The model's configuration in the checkpoint.
-            state: Its state dict.
-        """
-        first_conv = state.get("feature_extractor.conv_layers.0.0.weight")
+        """Complete a checkpoint's configuration by the number of leads; see the base class."""
+        first_conv = state.get(cls.marker)
         return {**model_cfg, **({} if first_conv is None else {"in_d": first_conv.shape[1]})}
 
     def forward(
@@ -239,35 +275,10 @@ class EcgTransformer(BaseFairseqModel):
             x = self.hide(x, self.draw_mask(x, padding).to(x.device))
         return self._encoded(self.hide_channels(x), padding)
 
-    def extract_features(self, source: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
-        """Encode recordings without masking.
-
-        Args:
-            source: Recordings in millivolts, float32, [B, C, T].
-            padding_mask: bool, True = padded, [B, T] or [B, C, T]; None = nothing is padded.
-
-        Returns:
-            float, [B, L, D].
-        """
-        return self.encode(source, padding_mask)["features"]
-
-    def embed(self, source: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
-        """Encode each recording as one vector, the mean over its valid frames.
-
-        Args:
-            source: Recordings in millivolts, float32, [B, C, T].
-            padding_mask: bool, True = padded, [B, T] or [B, C, T]; None = nothing is padded.
-
-        Returns:
-            float, [B, D].
-        """
-        encoded = self.encode(source, padding_mask)
-        return mean_of_nonzero(encoded["features"], encoded["padding_mask"])
-
     def encode(
         self, source: Tensor, padding_mask: Optional[Tensor] = None
     ) -> Dict[str, Optional[Tensor]]:
-        """Do what ``forward`` does, never masking."""
+        """Do what ``forward`` does, never masking; see the base class."""
         frames, padding = self.local_features(self.convolve(source), padding_mask)
         return self._encoded(self.project(frames), padding)
 
@@ -327,28 +338,6 @@ class EcgTransformer(BaseFairseqModel):
             with torch.no_grad():
                 encoded["saliency"] = self.encoder.attention_weights(x + self.conv_pos(x), mask)
         return encoded
-
-
-def number_of_leads(asked: Optional[int], task: Any) -> int:
-    """Return the number of leads that was asked for, or the task's.
-
-    Args:
-        asked: ``model.in_d``.
-        task: Its ``num_leads``, if it has any, must agree.
-
-    Raises:
-        ValueError: If the number is unknown or differs from the task's.
-    """
-    of_task = getattr(task, "num_leads", None)
-    if asked is None and of_task is None:
-        raise ValueError("model.in_d is not set and the task does not know it; give a number")
-    if asked is not None and of_task is not None and asked != of_task:
-        raise ValueError(
-            f"model.in_d is {asked}, but the task gives {of_task} leads; give model.in_d=null to "
-            "take the task's number, or keep twelve rows with a padded set such as "
-            "task.leads_to_load=P-3, or with task.enable_padding_leads=true"
-        )
-    return of_task if asked is None else asked
 
 
 def check_supported(cfg: EcgTransformerConfig) -> None:

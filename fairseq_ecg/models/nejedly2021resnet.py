@@ -13,9 +13,10 @@ from fairseq.models import register_model
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fairseq_ecg.models._encoder import EcgEncoder
+from fairseq_ecg.models._finetuning import FinetuningConfig
 from fairseq_ecg.models._residual import (
     ResidualClassifier,
-    ResidualClassifierConfig,
     ResidualEncoder,
     ResidualEncoderConfig,
     check_supported,
@@ -125,7 +126,7 @@ class Nejedly2021Block(ResidualBlock):
 
 
 @dataclass
-class Nejedly2021ResnetClassifierConfig(ResidualClassifierConfig, Nejedly2021ResnetConfig):
+class Nejedly2021ResnetClassifierConfig(FinetuningConfig, Nejedly2021ResnetConfig):
     """Names and defaults of fairseq-signals; sizes count only without a checkpoint."""
 
     final_dropout: float = field(
@@ -157,12 +158,12 @@ class Nejedly2021ResnetClassifier(ResidualClassifier):
 
     def __init__(
         self,
-        encoder: Nejedly2021Resnet,
+        encoder: EcgEncoder,
         num_labels: int,
         cfg: Nejedly2021ResnetClassifierConfig,
     ) -> None:
         bits = encoder.in_d if cfg.indicate_leads else 0
-        super().__init__(encoder, encoder.width + bits, num_labels, cfg.freeze_finetune_updates)
+        super().__init__(encoder, num_labels, cfg, encoder.width + bits)
         self.indicate_leads = cfg.indicate_leads
         self.final_dropout = nn.Dropout(cfg.final_dropout)
         self.mha = None
@@ -178,23 +179,14 @@ class Nejedly2021ResnetClassifier(ResidualClassifier):
             _check_heads(cfg.num_filters)
 
     @classmethod
-    def around(
-        cls,
-        encoder: Nejedly2021Resnet,
-        num_labels: int,
-        cfg: Nejedly2021ResnetClassifierConfig,
-    ) -> "Nejedly2021ResnetClassifier":
-        """Return the classifier around an encoder, with the head that the configuration says."""
-        return cls(encoder, num_labels, cfg)
-
-    @classmethod
     def config_from_checkpoint(
         cls, model_cfg: Mapping[str, Any], state: Mapping[str, Tensor]
     ) -> Dict[str, Any]:
         """Make the configuration independent of other files; see the base class."""
         config = super().config_from_checkpoint(model_cfg, state)
-        if "proj.weight" in state:
-            config["indicate_leads"] = state["proj.weight"].shape[1] != config["num_filters"]
+        encoder = config["encoder_config"]
+        if "proj.weight" in state and encoder["_name"] == "nejedly2021resnet":
+            config["indicate_leads"] = state["proj.weight"].shape[1] != encoder["num_filters"]
         return {**config, "use_mha": "mha.in_proj_weight" in state}
 
     def forward(

@@ -15,9 +15,10 @@ from fairseq.models import register_model
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fairseq_ecg.models._encoder import EcgEncoder
+from fairseq_ecg.models._finetuning import FinetuningConfig
 from fairseq_ecg.models._residual import (
     ResidualClassifier,
-    ResidualClassifierConfig,
     ResidualEncoder,
     ResidualEncoderConfig,
     check_supported,
@@ -185,7 +186,7 @@ class SeWrnBlock(ResidualBlock):
 
 
 @dataclass
-class SeWrnClassifierConfig(ResidualClassifierConfig, SeWrnConfig):
+class SeWrnClassifierConfig(FinetuningConfig, SeWrnConfig):
     """Names and defaults of fairseq-signals; sizes count only without a checkpoint."""
 
     final_dropout: float = field(
@@ -205,17 +206,10 @@ class SeWrnClassifier(ResidualClassifier):
 
     encoder_class = SeWrn
 
-    def __init__(self, encoder: SeWrn, num_labels: int, cfg: SeWrnClassifierConfig) -> None:
-        super().__init__(encoder, encoder.width, num_labels, cfg.freeze_finetune_updates)
+    def __init__(self, encoder: EcgEncoder, num_labels: int, cfg: SeWrnClassifierConfig) -> None:
+        super().__init__(encoder, num_labels, cfg, encoder.width)
         self.bn = nn.BatchNorm1d(encoder.width)
         self.dropout = nn.Dropout(cfg.final_dropout)
-
-    @classmethod
-    def around(
-        cls, encoder: SeWrn, num_labels: int, cfg: SeWrnClassifierConfig
-    ) -> "SeWrnClassifier":
-        """Return the classifier around an encoder, with the head that the configuration says."""
-        return cls(encoder, num_labels, cfg)
 
     def forward(
         self, source: Tensor, padding_mask: Optional[Tensor] = None

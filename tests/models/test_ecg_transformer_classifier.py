@@ -192,10 +192,10 @@ def test_a_classifier_checkpoint_without_an_encoder_is_refused_with_its_path(tmp
         load_pretrained(tmp_path / "a.pt")
 
 
-def test_the_checkpoint_of_another_kind_of_encoder_is_refused(tmp_path):
+def test_a_checkpoint_whose_tensors_are_not_the_encoders_is_refused(tmp_path):
     cfg = {"model": {"_name": "ecg_transformer"}, "task": {}}
     torch.save({"cfg": cfg, "model": {"cls_token": torch.zeros(3)}}, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match=r"model_path .*a\.pt.*use that model's own class"):
+    with pytest.raises(CheckpointError, match=r"model_path .*a\.pt.*no transformer encoder.*give"):
         build(model_path=str(tmp_path / "a.pt"), num_labels=3)
 
 

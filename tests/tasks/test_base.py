@@ -220,7 +220,9 @@ def test_keys_of_old_presets_may_stand_there_as_long_as_they_ask_for_nothing(
     data, neutral, refused, way_out
 ):
     pretraining(data, bucket_selection="uniform", **neutral)
-    with pytest.raises(ValueError, match=f"task.{next(iter(refused))}=.* is not supported.*{way_out}"):
+    with pytest.raises(
+        ValueError, match=f"task.{next(iter(refused))}=.* is not supported.*{way_out}"
+    ):
         pretraining(data, **refused)
 
 

@@ -1,0 +1,99 @@
+"""Every encoder has one face, and every model around an encoder takes any of them."""
+
+import pytest
+import torch
+from fairseq.models import MODEL_REGISTRY, build_model
+from omegaconf import OmegaConf
+
+import fairseq_ecg
+from fairseq_ecg.models._encoder import EcgEncoder, registered_name
+from fairseq_ecg.models._finetuning import FinetunedModel
+
+TRANSFORMER = {
+    "encoder_layers": 1,
+    "encoder_embed_dim": 16,
+    "encoder_ffn_embed_dim": 24,
+    "encoder_attention_heads": 4,
+    "conv_feature_layers": "[(8, 2, 2)] * 4",
+    "conv_pos": 6,
+    "conv_pos_groups": 2,
+}
+MASKED = {"apply_mask": True, "mask_prob": 0.65, "mask_length": 2, "final_dim": 8}
+SIZES = {
+    "ecg_transformer": TRANSFORMER,
+    "ecg_wav2vec2": {**TRANSFORMER, **MASKED, "num_negatives": 3},
+    "wav2vec2_cmsc": {**TRANSFORMER, **MASKED, "num_negatives": 3},
+    "nejedly2021resnet": {"num_filters": 8, "num_blocks": 2, "kernel_size": "[5, 3]"},
+    "se_wrn": {"num_filters": "[4, 8, 16]", "num_blocks": 1, "ratio": 4, "kernel_size": 3},
+}
+
+
+def ours(base):
+    return sorted(
+        name
+        for name, model in MODEL_REGISTRY.items()
+        if isinstance(model, type) and issubclass(model, base)
+    )
+
+
+ENCODERS, HEADS = ours(EcgEncoder), ours(FinetunedModel)
+
+
+def build(name, **cfg):
+    torch.manual_seed(0)
+    return build_model(OmegaConf.create({"_name": name, **cfg}), None).eval()
+
+
+def save(path, name, cfg, model):
+    content = {"model": {"_name": name, **cfg}, "task": {"_name": "ecg_pretraining"}}
+    contract = {"leads": None, "rate_hz": 100.0, "trained_on": {}}
+    torch.save(
+        {
+            "cfg": content,
+            "model": model.state_dict(),
+            "task_state": {"input_contract": contract},
+        },
+        path,
+    )
+    return str(path)
+
+
+def test_every_model_of_ours_is_an_encoder_or_stands_around_one():
+    known = {n for n, m in MODEL_REGISTRY.items() if m.__module__.startswith("fairseq_ecg.")}
+    assert known == {*ENCODERS, *HEADS}
+    assert set(SIZES) == set(ENCODERS)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_gives_frames_and_one_vector_whatever_the_length(name):
+    model = build(name, **SIZES[name])
+    source = torch.randn(3, 12, 96)
+    features = model.extract_features(source)
+    assert features.shape[0] == 3
+    assert features.shape[2] == model.width
+    assert model.in_d == 12
+    assert torch.allclose(model.embed(source), features.mean(1), atol=1e-5)
+    padded = torch.nn.functional.pad(source[:1], (0, 32))
+    mask = torch.arange(128)[None] >= 96
+    assert model.embed(padded, mask).shape == (1, model.width)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_head_takes_every_encoder_and_the_result_opens_by_itself(name, head, tmp_path):
+    encoder = build(name, **SIZES[name])
+    path = save(tmp_path / "encoder.pt", name, SIZES[name], encoder)
+    root = OmegaConf.create({"model": {"_name": head, "model_path": path, "num_labels": 3}})
+    model = build_model(root.model, None).eval()
+    source = torch.randn(2, 12, 96)
+    assert torch.equal(model.extract_features(source), encoder.extract_features(source))
+    assert root.model.encoder_config._name == registered_name(encoder.encoder_class)
+
+    tuned = save(tmp_path / "tuned.pt", head, OmegaConf.to_container(root.model), model)
+    (tmp_path / "encoder.pt").unlink()
+    opened, _ = fairseq_ecg.load_pretrained(tuned)
+    assert torch.equal(opened(source)["out"], model(source)["out"])
+    second = build_model(
+        OmegaConf.create({"_name": head, "model_path": tuned, "num_labels": 5}), None
+    )
+    assert torch.equal(second.eval().embed(source), encoder.embed(source))
