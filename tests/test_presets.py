@@ -51,14 +51,15 @@ def corpus(tmp_path_factory) -> dict[str, Path]:
 def composed(preset: Path, data: dict[str, Path]):
     """Compose a preset for one process, without a pretrained checkpoint, and check it."""
     plain = OmegaConf.load(preset)
+    spelt = set(plain.model.keys())  # also those whose value is ???
     words = ["--config-dir", str(preset.parent), "--config-name", preset.stem]
     words += [f"task.data={data[plain.task._name]}"]
     words += ["distributed_training.distributed_world_size=1", "dataset.batch_size=2"]
-    if "model_path" in plain.model.keys():  # `in` alone overlooks ???
+    if "model_path" in spelt:
         words += ["model.model_path=null"]
-        if "feature_grad_mult" in plain.model.keys():
+        if "feature_grad_mult" in spelt:
             words += ["model.feature_grad_mult=1.0"]
-        if "no_pretrained_weights" in plain.model.keys():
+        if "no_pretrained_weights" in spelt:
             words += ["model.no_pretrained_weights=true"]
     if plain.criterion.get("report_cinc_score") and not (SHARED / "data").is_dir():
         words += ["criterion.report_cinc_score=false", "criterion.score_weight=0"]

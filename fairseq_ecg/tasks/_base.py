@@ -49,8 +49,8 @@ class EcgTaskConfig(config_of_perturbations(FairseqDataclass)):
     leads_to_load: Any = field(
         default=None,
         metadata={
-            "help": "leads to use: numbers 0..11 or names ('[0, 1]', [I, II]), a set (3-lead), or a "
-            "set with the other rows silent (P-3); null: all"
+            "help": "leads to use: numbers 0..11 or names ('[0, 1]', [I, II]), a set (3-lead), or "
+            "a set with the other rows silent (P-3); null: all"
         },
     )
     enable_padding_leads: bool = field(

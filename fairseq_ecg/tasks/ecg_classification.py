@@ -192,8 +192,8 @@ def _check_shares(labels: np.ndarray, names: List[str]) -> None:
     if wrong.size:
         row, column = wrong[0]
         raise ValueError(
-            f"{names[row]}: label {column} is {labels[row, column]:g}, but labels must be 0, 1 or a "
-            f"share between ({len(wrong)} are not); give 0 where a label is unknown, or leave the "
+            f"{names[row]}: label {column} is {labels[row, column]:g}, but labels must be 0, 1 or "
+            f"a share between ({len(wrong)} are not); give 0 where a label is unknown, or leave the "
             "recording out of the manifest"
         )
 
