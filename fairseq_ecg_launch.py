@@ -29,6 +29,12 @@ REINSTALL = "pip install --force-reinstall --no-deps fairseq-ecg (in a checkout:
 # against the plugin's dataclasses afterwards.
 OPEN_SECTIONS = ("task", "model", "criterion", "optimizer", "lr_scheduler")
 
+# Values of fairseq-signals that stock fairseq does not have, and what is closest to them.
+_TRANSLATED = {"common.log_format=csv": "common.log_format=json"}
+# fairseq refuses a folder that has other manifests with "valid" in their names; ours are looked at
+# by ``fairseq_ecg.preflight``, and a task may read more than one for a subset.
+_UNUSED_SUBSETS = "dataset.ignore_unused_valid_subsets"
+
 _FLAGS_WITH_VALUE = {
     *("--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp"),
     *("--package", "-p", "--cfg", "-c", "--info", "-i", "--experimental-rerun"),
@@ -156,6 +162,8 @@ class CommandLine:
                 user_dir = value.strip("'\"")
             else:
                 self.overrides.append(_open_override(word))
+        if not any(_UNUSED_SUBSETS in word for word in self.overrides):
+            self.overrides.append(f"{_UNUSED_SUBSETS}=true")
         self.user_dir = find_user_dir(user_dir)
 
     @property
@@ -186,8 +194,9 @@ class CommandLine:
 
 
 def _open_override(word: str) -> str:
-    if re.match(rf"({'|'.join(OPEN_SECTIONS)})\.[\w.]+=", word):
-        return f"++{word}"
+    word = _TRANSLATED.get(word, word)
+    if re.match(rf"\+?({'|'.join(OPEN_SECTIONS)})\.[\w.]+=", word):
+        return f"++{word.lstrip('+')}"
     return word
 
 
@@ -254,6 +263,7 @@ def compose(line: CommandLine) -> object:
         LaunchError: If hydra refuses it, or ``fairseq_ecg.preflight`` finds something wrong.
     """
     import hydra
+    import yaml
     from fairseq.dataclass.initialize import hydra_init
     from fairseq.utils import import_user_module
     from hydra.core.global_hydra import GlobalHydra
@@ -275,6 +285,8 @@ def compose(line: CommandLine) -> object:
             cfg = hydra.compose(line.config_name, overrides=_single_overrides(line))
     except HydraException as error:
         raise LaunchError(preflight.explain_composition(error)) from None
+    except yaml.YAMLError as error:
+        raise LaunchError(f"{folder / line.config_name}.yaml is no YAML: {error}") from None
     finally:
         GlobalHydra.instance().clear()
     try:

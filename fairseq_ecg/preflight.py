@@ -37,6 +37,8 @@ RENAMED = {
 # Keys that may stand in a section besides those of its dataclass.
 _ALWAYS_KNOWN = {"_name"}
 _EXTRA_SECTIONS = {"job_logging_cfg", "hydra"}
+# Presets of fairseq-signals write ??? here although the file is needed for the score only.
+_MAY_BE_OPEN = {"criterion.weights_file"}
 _DEFAULT_RESTORE_FILE = "checkpoint_last.pt"
 
 
@@ -206,7 +208,11 @@ def _check_missing(cfg: DictConfig, dataclass_of: dict[str, type | None]) -> Non
         if dataclass is None or cfg[section] is None or isinstance(cfg[section], str):
             continue
         full = OmegaConf.merge(OmegaConf.structured(dataclass), cfg[section])
-        asked = [key for key in cfg[section] if OmegaConf.is_missing(cfg[section], key)]
+        asked = [
+            key
+            for key in cfg[section]
+            if OmegaConf.is_missing(cfg[section], key) and f"{section}.{key}" not in _MAY_BE_OPEN
+        ]
         missing = asked + [key for key in full if OmegaConf.is_missing(full, key)]
         if missing:
             raise ConfigError(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
@@ -64,9 +65,16 @@ def test_options_and_overrides_may_stand_in_any_order():
     )
     assert line.for_hydra()[:-1] == [
         *["--config-name", "p.yaml", "--config-dir", "/c", "-m"],
-        *["++task.data=/d", "common.seed=3"],
+        *["++task.data=/d", "common.seed=3", "dataset.ignore_unused_valid_subsets=true"],
     ]
     assert (line.config_name, line.config_dir, line.sweeps) == ("p", "/c", True)
+
+
+def test_a_preset_that_is_no_yaml_is_refused_with_its_path(tmp_path, segments):
+    (tmp_path / "bad.yaml").write_text("task: {data: [}\n")
+    line = launch.CommandLine(["--config-dir", str(tmp_path), "--config-name", "bad"])
+    with pytest.raises(launch.LaunchError, match=r"bad.yaml is no YAML: while parsing"):
+        launch.compose(line)
 
 
 def test_an_option_without_its_value_is_refused():
@@ -83,6 +91,88 @@ def test_a_config_dir_of_a_checkout_is_found_in_the_installed_package_too(tmp_pa
     line = launch.CommandLine(["--config-dir", "examples/none", "--config-name", "w2v_cmsc"])
     with pytest.raises(launch.LaunchError, match="--config-dir examples/none is not a folder"):
         launch.check_preset_exists(line)
+
+
+# Commands of the READMEs of fairseq-signals and ECG-FM; only --user-dir is added.
+_PRETRAINED = ["task.data={data}", "--config-dir"]
+_FINETUNED = ["task.data={data}", "model.model_path={checkpoint}", "--config-dir"]
+DOCUMENTED = [
+    [*_PRETRAINED, "examples/w2v_cmsc/config/pretraining", "--config-name", "w2v_cmsc_rlm"],
+    [*_PRETRAINED, "examples/cmsc/config/pretraining/ecg_transformer", "--config-name", "cmsc"],
+    [*_PRETRAINED, "examples/simclr/config/pretraining", "--config-name", "simclr_rlm"],
+    [
+        *_PRETRAINED,
+        "examples/simclr/config/pretraining/ecg_transformer",
+        "--config-name",
+        "simclr_augs",
+    ],
+    [*_PRETRAINED, "examples/3kg/config/pretraining/ecg_transformer", "--config-name", "3kg"],
+    [*_PRETRAINED, "examples/wav2vec2/config/pretraining", "--config-name", "w2v_augs"],
+    [
+        *_FINETUNED,
+        "examples/w2v_cmsc/config/finetuning/ecg_transformer",
+        "--config-name",
+        "diagnosis",
+    ],
+    [*_FINETUNED, "examples/wav2vec2/config/finetuning", "--config-name", "diagnosis"],
+    [
+        *("task.data={data}", "model.model_path={checkpoint}", "model.num_labels=3"),
+        *("optimization.lr=[1e-06]", "optimization.max_epoch=140", "dataset.batch_size=256"),
+        *("dataset.num_workers=5", "dataset.disable_validation=true"),
+        *("distributed_training.distributed_world_size=1",),
+        *("distributed_training.find_unused_parameters=True", "checkpoint.save_dir=out"),
+        *("checkpoint.save_interval=1", "checkpoint.keep_last_epochs=0", "common.log_format=csv"),
+        *("+task.label_file={labels}", "+criterion.pos_weight=[2.0, 3.5, 1.0]"),
+        *("--config-dir", "examples/w2v_cmsc/config/finetuning/ecg_transformer"),
+        *("--config-name", "diagnosis"),
+    ],
+]
+
+
+@pytest.mark.parametrize("words", DOCUMENTED, ids=lambda words: f"{words[-3]} {words[-1]}")
+def test_documented_commands_of_fairseq_signals_are_taken_as_they_are(
+    words, segments, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pretrained.pt").touch()
+    np.save("y.npy", np.zeros((22, 3)))
+    known = {"data": segments, "checkpoint": "pretrained.pt", "labels": "y.npy"}
+    words = [word.format(**known) for word in words]
+    one_gpu = ["distributed_training.distributed_world_size=1"]
+    cfg = launch.compose(launch.CommandLine(["--user-dir", "fairseq_ecg", *words, *one_gpu]))
+    assert cfg.task.data == str(segments)
+    assert cfg.common.log_format == "json"
+    assert cfg.dataset.ignore_unused_valid_subsets
+    if "criterion.pos_weight" in str(words):
+        assert cfg.criterion.pos_weight == [2.0, 3.5, 1.0]
+        assert cfg.task.label_file == "y.npy"
+
+
+def test_a_preset_written_for_fairseq_signals_runs(tmp_path, segments):
+    """With their spellings: betas as text, ??? for what is not needed, no section for hydra."""
+    preset = """
+common: {log_format: json, log_interval: 1, all_gather_list_size: 2048000}
+checkpoint: {save_interval: 1, keep_last_epochs: 1, save_interval_updates: 0, no_epoch_checkpoints: false}
+task: {_name: ecg_classification, data: "???", normalize: false, enable_padding: true, leads_to_load: null}
+dataset: {num_workers: 0, max_tokens: null, batch_size: 4, valid_subset: "valid"}
+distributed_training: {distributed_world_size: 1}
+criterion: {_name: binary_cross_entropy_with_logits, report_auc: true, report_cinc_score: false, weights_file: "???"}
+optimization: {max_epoch: 1, max_update: 2, lr: [0.00005]}
+optimizer: {_name: adam, adam_betas: "(0.9, 0.98)", adam_eps: 1e-08}
+lr_scheduler: {_name: fixed, warmup_updates: 0}
+model: {_name: ecg_transformer_classifier, model_path: null, no_pretrained_weights: true, num_labels: 3,
+  feature_grad_mult: 0.1, in_d: 12, encoder_layers: 1, encoder_embed_dim: 16, encoder_ffn_embed_dim: 16,
+  encoder_attention_heads: 2, conv_pos: 8, conv_pos_groups: 2, conv_feature_layers: "[(8, 2, 2)] * 3"}
+"""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "old.yaml").write_text(preset)
+    (segments / "valid_gallery.tsv").write_text((segments / "valid.tsv").read_text())
+    words = ["--config-dir", str(tmp_path / "theirs"), "--config-name", "old"]
+    words += [f"task.data={segments}", f"checkpoint.save_dir={tmp_path}/checkpoints"]
+    run = train(tmp_path / "run", words)
+    (segments / "valid_gallery.tsv").unlink()
+    assert logged(run.cwd)[-1]["num_updates"] == 2
+    assert (tmp_path / "checkpoints" / "checkpoint_last.pt").is_file()
 
 
 def test_presets_of_one_name_are_one_preset_and_every_one_is_found():

@@ -193,8 +193,8 @@ def _check_shares(labels: np.ndarray, names: List[str]) -> None:
         row, column = wrong[0]
         raise ValueError(
             f"{names[row]}: label {column} is {labels[row, column]:g}, but labels must be 0, 1 or "
-            f"a share between ({len(wrong)} are not); give 0 where a label is unknown, or leave the "
-            "recording out of the manifest"
+            f"a share between ({len(wrong)} are not); give 0 where a label is unknown, or leave "
+            "the recording out of the manifest"
         )
 
 

@@ -1,6 +1,7 @@
 """Pretraining without labels: segments, pairs of them, their leads, or perturbed copies."""
 
 import logging
+from collections import ChainMap
 from dataclasses import dataclass, field
 from typing import Any, Dict
 
@@ -68,6 +69,10 @@ class EcgPretrainingConfig(EcgTaskConfig):
         default="record",
         metadata={"help": "whose segments are positives of each other, as patient_id says"},
     )
+    inferred_3kg_config: Any = field(
+        default=None,
+        metadata={"help": "angle, scale and mask_ratio together, as older presets give them"},
+    )
     criterion_name: str = II("criterion._name")
 
 
@@ -91,7 +96,8 @@ class EcgPretrainingTask(EcgTask):
         self.views = VIEWS[chosen]
         self._check_views(chosen)
         if self.views.rotated:
-            self.rotation = build_perturbation("3kg", 1.0, cfg)
+            together = dict(cfg.inferred_3kg_config or {})
+            self.rotation = build_perturbation("3kg", 1.0, ChainMap(together, cfg))
 
     @property
     def num_leads(self) -> int:
