@@ -14,7 +14,7 @@ from fairseq_ecg.corpora._build import SUMMARY_FILE, ManifestReport, build_manif
 from fairseq_ecg.data.builder import LEDGER_FILE
 from fairseq_ecg.data.ingest import DUPLICATE_POLICIES, FLAT_LEAD_POLICIES, BuildOptions
 from fairseq_ecg.data.leads import STANDARD_LEADS, parse_leads
-from fairseq_ecg.data.ledger import EXCLUDED, KEPT, REASONS
+from fairseq_ecg.data.ledger import EXCLUDED, IN_NO_SPLIT, KEPT, REASONS
 from fairseq_ecg.data.preprocess import PREPROCESSING_DEFAULTS
 from fairseq_ecg.data.store import DTYPES
 
@@ -105,20 +105,40 @@ def format_report(report: ManifestReport) -> str:
         + (" (was finished already)" if report.was_finished else ""),
         "",
     ]
-    rows = [["", "classes", *SPLITS, "without label"]]
+    rows = [["", "classes", *SPLITS, "not in the set"]]
     rows.append(["records", "", *(splits[split]["records"] for split in SPLITS), ""])
     rows.append(["patients", "", *(splits[split]["patients"] for split in SPLITS), ""])
     for name, facts in summary["label_sets"].items():
         counts = [facts["splits"][split] for split in SPLITS]
         rows.append([name, facts["classes"], *counts, facts["records_without_label"]])
     lines += _align(rows)
-    for action, title in ((EXCLUDED, "left out"), (KEPT, "kept, with a remark")):
+    lines += _warnings(summary)
+    titles = {
+        EXCLUDED: "left out",
+        IN_NO_SPLIT: "in the store, but in no split",
+        KEPT: "kept, with a remark",
+    }
+    for action, title in titles.items():
         counts = summary["ledger"].get(action, {})
         if counts:
             lines += ["", f"{title}:"]
             lines += _align([[reason, n, REASONS.get(reason, "")] for reason, n in counts.items()])
     lines += ["", f"details: {report.dest / LEDGER_FILE}, {report.dest / SUMMARY_FILE}"]
     return "\n".join(lines)
+
+
+def _warnings(summary: dict[str, Any]) -> list[str]:
+    unknown = summary.get("records_without_patient", 0)
+    lines = []
+    if unknown:
+        lines.append(
+            f"patients unknown: {unknown} records name no patient and count as one each, so that a "
+            "person may be in two splits"
+        )
+    empty = [split for split in SPLITS if not summary["splits"][split]["records"]]
+    if empty:
+        lines.append(f"no record is in {' and '.join(empty)}")
+    return ["", *lines] if lines else []
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

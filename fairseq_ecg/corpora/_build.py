@@ -149,6 +149,7 @@ def _write_outputs(
         "records_listed": report.n_entries,
         "records_kept": len(report.store),
         "patients": int(index["patient"].nunique()),
+        "records_without_patient": int((index["patient"] == index["record"]).sum()),
         "hours": round(sum(lengths) / report.store.rate_hz / 3600, 4),
         "splits": {
             split: {

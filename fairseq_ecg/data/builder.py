@@ -24,7 +24,14 @@ from tqdm import tqdm
 
 from fairseq_ecg.data.atomic import TEMPORARY_SUFFIX, remove_temporary_files, replacing, write_json
 from fairseq_ecg.data.ingest import BuildOptions, RecordEntry
-from fairseq_ecg.data.ledger import EXCLUDED, KEPT, LedgerRow, read_ledger, write_ledger
+from fairseq_ecg.data.ledger import (
+    EXCLUDED,
+    IN_NO_SPLIT,
+    KEPT,
+    LedgerRow,
+    read_ledger,
+    write_ledger,
+)
 from fairseq_ecg.data.pool import BuildError, exclusive, map_shards
 from fairseq_ecg.data.shards import build_shard, check_space, cut_shards, is_complete
 from fairseq_ecg.data.store import (
@@ -288,14 +295,13 @@ def _find_duplicates(
         twin = first_row.setdefault(sha256, row)
         if twin == row:
             continue
-        detail = f"same samples as {records[twin]}"
+        detail, action = f"same samples as {records[twin]}", KEPT
         if splits[twin] != splits[row]:
             detail += f", which is in {splits[twin]}, not in {splits[row]}"
             if policy == "one_split":
-                splits[row] = NO_SPLIT
-                detail += "; put in no split"
-        keep[row] = policy != "exclude"
-        action = KEPT if keep[row] else EXCLUDED
+                splits[row], action = NO_SPLIT, IN_NO_SPLIT
+        if policy == "exclude":
+            keep[row], action = False, EXCLUDED
         found.append(LedgerRow(records[row], paths[records[row]], "duplicate", detail, action))
     column = index.schema.get_field_index("split")
     index = index.set_column(column, index.schema.field(column), pa.array(splits, pa.string()))

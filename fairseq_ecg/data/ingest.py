@@ -243,7 +243,9 @@ def _ingest(
     _check_flat(values, present, options, remark)
     if not present.all():
         names = [lead for lead, there in zip(options.leads, present, strict=True) if not there]
-        remark("missing_leads", ", ".join(names))
+        unused = [lead for row, lead in enumerate(found.leads) if row not in rows]
+        hint = f"; not used: {', '.join(unused)} (see --lead-map)" if unused else ""
+        remark("missing_leads", ", ".join(names) + hint)
     codes = found.codes if entry.codes is None else entry.codes
     if codes == ():
         remark("no_label", "no code in the source")

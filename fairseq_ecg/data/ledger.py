@@ -13,6 +13,7 @@ from fairseq_ecg.data.atomic import write_text
 
 EXCLUDED = "excluded"
 KEPT = "kept"
+IN_NO_SPLIT = "in_no_split"
 
 REASONS: dict[str, str] = {
     "all_flat": "every recorded lead is constant",
@@ -41,7 +42,7 @@ class LedgerRow:
         path: Where it lies below the corpus folder.
         reason: Short code (``REASONS``, or the ``reason`` of a ``RecordError``).
         detail: One line of text for people.
-        action: ``excluded`` or ``kept``.
+        action: ``excluded``, ``kept``, or ``in_no_split``: in the store, but in no manifest.
     """
 
     record: str
