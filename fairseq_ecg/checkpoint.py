@@ -11,7 +11,7 @@ import logging
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Checkpoint:
         remarks: What its user should know before relying on it.
         unbuildable: Why no model can be built of it, though its encoder can be used; None if one
             can.
+        criterion_cfg: Configuration of the criterion it was trained with; may be empty.
     """
 
     path: str
@@ -66,6 +67,7 @@ class Checkpoint:
     num_updates: int = 0
     remarks: tuple[str, ...] = ()
     unbuildable: str | None = None
+    criterion_cfg: dict[str, Any] = field(default_factory=dict)
 
 
 def read_checkpoint(path: str | Path, kind: str | None = None) -> Checkpoint:
@@ -83,7 +85,13 @@ def read_checkpoint(path: str | Path, kind: str | None = None) -> Checkpoint:
     raw = _load(str(path))
     _check_layout(path, raw)
     parts = _ours(path, raw, kind) or _converted(path, raw, kind)
-    checkpoint = Checkpoint(path=str(path), num_updates=_num_updates(raw), **parts)
+    criterion_cfg = raw["cfg"].get("criterion")
+    checkpoint = Checkpoint(
+        path=str(path),
+        num_updates=_num_updates(raw),
+        criterion_cfg=dict(criterion_cfg) if isinstance(criterion_cfg, dict) else {},
+        **parts,
+    )
     _check_model(checkpoint)
     for remark in checkpoint.remarks:
         logger.warning("%s: %s", path, remark)

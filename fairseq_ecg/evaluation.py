@@ -105,7 +105,7 @@ class Identification:
 class _Options:
     score_per: str
     batch_size: int
-    threshold: float | Mapping[str, float]
+    threshold: float | Mapping[str, float] | None
     device: str
     leads: object
 
@@ -117,7 +117,7 @@ def evaluate(
     *,
     score_per: str = "record",
     batch_size: int = 64,
-    threshold: float | Mapping[str, float] = 0.5,
+    threshold: float | Mapping[str, float] | None = None,
     device: str = "cpu",
     leads: object = None,
 ) -> Evaluation | Identification:
@@ -132,7 +132,7 @@ def evaluate(
             "segment" keeps them apart, and identifies by the middle one of each recording.
         batch_size: Segments per forward pass.
         threshold: A class is decided where its probability is above this; one for all, or one of
-            each label, in the order of the labels.
+            each label, in the order of the labels. None: that of the checkpoint's criterion.
         device: Where to compute.
         leads: Silence all leads but these (see ``data/leads.choose_leads``); None leaves them as
             the checkpoint's task has them.
@@ -163,7 +163,7 @@ def _classify(checkpoint: Checkpoint, data: str, split: str, options: _Options) 
     num_segments = len(scores["id"])
     if options.score_per == "record":
         scores = average_per_record(scores)
-    summary = Summary(threshold=_threshold(options.threshold, labels), **_challenge(labels))
+    summary = _summary(checkpoint, options.threshold, labels)
     return Evaluation(
         names=[source.names[row] for row in scores["record"]],
         labels=labels,
@@ -232,9 +232,23 @@ def _are_millivolts(task: EcgTask, split: str) -> bool:
     return task.open_source(read_manifest(Path(task.cfg.data) / f"{first}.tsv")).unit == MILLIVOLTS
 
 
-def _threshold(asked: float | Mapping[str, float], labels: list[str]) -> float | np.ndarray:
-    if not isinstance(asked, Mapping):
-        return asked
+def _summary(
+    checkpoint: Checkpoint, asked: float | Mapping[str, float] | None, labels: list[str]
+) -> Summary:
+    """Return the numbers that training logged: same threshold, average and challenge table."""
+    criterion = checkpoint.criterion_cfg
+    threshold = criterion.get("threshold") if asked is None else asked
+    if isinstance(threshold, Mapping):
+        threshold = _per_class(threshold, labels)
+    average = criterion.get("auc_average") or "macro"
+    return Summary(
+        threshold=0.5 if threshold is None else threshold,
+        average=str(getattr(average, "value", average)),
+        **_challenge(labels, criterion.get("weights_file")),
+    )
+
+
+def _per_class(asked: Mapping[str, float], labels: list[str]) -> np.ndarray:
     if list(asked) != labels:
         raise ValueError(
             f"the thresholds are of {len(asked)} classes ({', '.join(list(asked)[:4])}, ...), the "
@@ -244,10 +258,11 @@ def _threshold(asked: float | Mapping[str, float], labels: list[str]) -> float |
     return np.array(list(asked.values()), dtype=np.float64)
 
 
-def _challenge(labels: list[str]) -> dict:
+def _challenge(labels: list[str], weights_file: str | None) -> dict:
     if labels != challenge_labels():
         return {}
-    classes, weights = load_weights(challenge_weights_file())
+    given = weights_file is not None and Path(weights_file).is_file()
+    classes, weights = load_weights(Path(weights_file) if given else challenge_weights_file())
     return {"cinc_weights": weights, "sinus_index": find_class(classes)}
 
 

@@ -270,3 +270,25 @@ def test_evaluation_leaves_no_gradients_and_needs_no_task_of_fairseq(checkpoint,
     first = evaluate(checkpoint, str(data)).probability
     torch.manual_seed(6)
     np.testing.assert_array_equal(first, evaluate(checkpoint, str(data)).probability)
+
+
+def test_evaluation_repeats_what_training_logged_with_its_threshold_and_average(data, tmp_path):
+    run = train(
+        tmp_path,
+        [
+            *CLASSIFICATION,
+            f"task.data={data}",
+            "criterion.threshold=0.3",
+            "criterion.auc_average=micro",
+            "optimization.max_epoch=2",
+            "optimization.lr=[0.01]",
+        ],
+    )
+    logged_last = logged(run.cwd, "valid")[-1]
+    path = str(run.checkpoints / "checkpoint_last.pt")
+    metrics = evaluate(path, str(data), "valid", score_per="segment").metrics
+    for name in ("auroc", "auprc", "f1"):
+        assert metrics[name] == pytest.approx(logged_last[f"valid_{name}"], abs=1e-3)
+    assert metrics["auroc"] == metrics["micro_auroc"] != metrics["macro_auroc"]
+    other = evaluate(path, str(data), "valid", score_per="segment", threshold=0.9).metrics
+    assert other["f1"] != metrics["f1"]

@@ -27,7 +27,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=64, help="segments per forward pass")
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--threshold", type=float, default=0.5, help="probability that decides")
+    group.add_argument(
+        "--threshold", type=float, help="probability that decides (default: that of the training)"
+    )
     group.add_argument(
         "--thresholds", type=Path, help="file of `fairseq-ecg thresholds`: one for each class"
     )
@@ -51,6 +53,12 @@ def run(args: argparse.Namespace) -> int:
     for name, value in result.metrics.items():
         print(f"{name:>14}  {value:.4f}")
     print(f"{len(result.names)} {result.unit}s of {args.split}, {result.num_segments} segments")
+    if isinstance(result, Evaluation):
+        told_apart = int((result.truth.min(0) != result.truth.max(0)).sum())
+        print(
+            f"{told_apart} of {len(result.labels)} classes have recordings with and without them; "
+            "the macro AUROC is over these"
+        )
     if result.overlap:
         print(
             f"warning: the checkpoint was trained on {result.overlap} of these recordings; "

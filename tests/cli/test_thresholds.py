@@ -56,12 +56,12 @@ def test_a_classifier_learns_is_evaluated_and_opens_again(runs, data, preset):
     model, contract = fairseq_ecg.load_pretrained(path)
     assert contract["labels"] == ["a", "b", "c"]
     assert len(contract["leads"]) == 12
-    assert model.embed(torch.randn(2, 12, 100)).shape == (2, model.width)
+    assert model.embed(torch.randn(2, 12, 100)).shape == (2, model.encoder.width)
 
 
 def test_leads_that_are_silent_are_not_present_to_the_network(checkpoint, data):
     model, _ = fairseq_ecg.load_pretrained(checkpoint)
-    assert model.proj.in_features == model.width + 12
+    assert model.proj.in_features == model.encoder.width + 12
     silent = evaluate(checkpoint, str(data), leads=["I"])
     assert not np.array_equal(silent.probability, evaluate(checkpoint, str(data)).probability)
 
