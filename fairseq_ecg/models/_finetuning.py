@@ -134,11 +134,14 @@ class FinetunedModel(BaseFairseqModel):
     def encode(
         self, source: Tensor, padding_mask: Optional[Tensor] = None
     ) -> Dict[str, Optional[Tensor]]:
-        """Encode recordings, without gradient while the encoder is frozen.
+        """Encode recordings; while it is frozen, the encoder does what it does in evaluation.
 
-        Args and result are those of ``EcgEncoder.encode``.
+        So it has no gradient, no dropout, and batch norms keep their statistics. Args and result
+        are those of ``EcgEncoder.encode``.
         """
         frozen = self.num_updates < self.freeze_updates
+        if self.encoder.training != (self.training and not frozen):
+            self.encoder.train(self.training and not frozen)
         with torch.no_grad() if frozen else nullcontext():
             return self.encoder.encode(source, padding_mask)
 
@@ -199,7 +202,7 @@ def build_encoder(
         )
         wanted = False
     if wanted:
-        return _pretrained_encoder(cfg)
+        return _pretrained_encoder(cfg, task)
     if known:
         encoder_class = encoder_class_of(
             registered_name(fresh_class), {"encoder_config": cfg.encoder_config}
@@ -242,7 +245,7 @@ def _family(model_class: Type[FinetunedModel], model_cfg: Mapping[str, Any]) -> 
     return encoder_class_of(registered_name(model_class.encoder_class), model_cfg)
 
 
-def _pretrained_encoder(cfg: FinetuningConfig) -> EcgEncoder:
+def _pretrained_encoder(cfg: FinetuningConfig, task: Any) -> EcgEncoder:
     checkpoint = read_checkpoint(cfg.model_path)
     try:
         alone = encoder_of(checkpoint)
@@ -253,11 +256,28 @@ def _pretrained_encoder(cfg: FinetuningConfig) -> EcgEncoder:
         ) from None
     encoder_class = encoder_class_of(alone.model_name, alone.model_cfg)
     encoder = encoder_class(_encoder_config(encoder_class, cfg, alone.model_cfg))
+    _check_leads(encoder, task, checkpoint.path)
     load_weights(encoder, alone.state, checkpoint.path)
     encoder.pretrained_contract = InputContract.from_dict(checkpoint.contract)
     logger.info("encoder of %s (%s) loaded", checkpoint.path, checkpoint.model_name)
     _note_encoder(cfg, alone.model_cfg)
     return encoder
+
+
+def _check_leads(encoder: EcgEncoder, task: Any, path: str) -> None:
+    given = getattr(task, "num_leads", None)
+    if given is None or given == encoder.in_d:
+        return
+    if encoder.in_d == 1:
+        way_out = "choose one with task.leads_to_load='[II]'"
+    else:
+        way_out = (
+            "keep the others as silent rows with task.enable_padding_leads=true, or a set such as "
+            "task.leads_to_load=P-3"
+        )
+    raise ValueError(
+        f"the encoder in {path} takes {encoder.in_d} leads, but the task gives {given}: {way_out}"
+    )
 
 
 def _encoder_config(

@@ -1,8 +1,11 @@
 """Every encoder has one face, and every model around an encoder takes any of them."""
 
+from dataclasses import fields
+from types import SimpleNamespace
+
 import pytest
 import torch
-from fairseq.models import MODEL_REGISTRY, build_model
+from fairseq.models import MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY, build_model
 from omegaconf import OmegaConf
 
 import fairseq_ecg
@@ -97,3 +100,40 @@ def test_every_head_takes_every_encoder_and_the_result_opens_by_itself(name, hea
         OmegaConf.create({"_name": head, "model_path": tuned, "num_labels": 5}), None
     )
     assert torch.equal(second.eval().embed(source), encoder.embed(source))
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("name", ["ecg_transformer", "nejedly2021resnet", "se_wrn"])
+def test_a_frozen_encoder_does_in_training_what_it_does_in_evaluation(name, head, tmp_path):
+    path = save(tmp_path / "encoder.pt", name, SIZES[name], build(name, **SIZES[name]))
+    cfg = {"_name": head, "model_path": path, "num_labels": 3, "freeze_finetune_updates": 2}
+    cfg |= {"activation_dropout": 0.5, "dropout": 0.5}
+    known = {f.name for f in fields(MODEL_DATACLASS_REGISTRY[head])} | {"_name"}
+    model = build_model(OmegaConf.create({k: v for k, v in cfg.items() if k in known}), None)
+    source = torch.randn(4, 12, 96)
+    expected = model.eval().extract_features(source)
+    buffers = {key: value.clone() for key, value in model.encoder.named_buffers()}
+    model.train()
+    model.set_num_updates(1)
+    assert torch.equal(model.encode(source)["features"], expected)
+    assert all(torch.equal(value, buffers[key]) for key, value in model.encoder.named_buffers())
+    model.set_num_updates(2)
+    assert model.encode(source)["features"].requires_grad
+    assert model.encoder.training
+    model.eval()
+    assert torch.isfinite(model.encode(source)["features"]).all()
+    assert not model.encoder.training
+
+
+def test_another_number_of_leads_is_refused_while_building_with_the_way_out(tmp_path):
+    for in_d, way_out in ((12, "task.leads_to_load=P-3"), (1, r"task.leads_to_load='\[II\]'")):
+        sizes = {**TRANSFORMER, "in_d": in_d}
+        path = save(
+            tmp_path / f"{in_d}.pt", "ecg_transformer", sizes, build("ecg_transformer", **sizes)
+        )
+        cfg = {"_name": "ecg_transformer_classifier", "model_path": path, "num_labels": 3}
+        task = SimpleNamespace(num_leads=3, num_labels=3)
+        with pytest.raises(
+            ValueError, match=f"takes {in_d} leads, but the task gives 3: .*{way_out}"
+        ):
+            build_model(OmegaConf.create(cfg), task)
