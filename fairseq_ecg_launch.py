@@ -29,6 +29,8 @@ REINSTALL = "pip install --force-reinstall --no-deps fairseq-ecg (in a checkout:
 # against the plugin's dataclasses afterwards.
 OPEN_SECTIONS = ("task", "model", "criterion", "optimizer", "lr_scheduler")
 
+# Presets that are called like another one of fairseq-signals.
+_OTHER_THERE = {"w2v_cmsc_rlm_small": "w2v_cmsc_rlm_8layers"}
 # Values of fairseq-signals that stock fairseq does not have, and what is closest to them.
 _TRANSLATED = {"common.log_format=csv": "common.log_format=json"}
 # fairseq refuses a folder that has other manifests with "valid" in their names; ours are looked at
@@ -162,9 +164,27 @@ class CommandLine:
                 user_dir = value.strip("'\"")
             else:
                 self.overrides.append(_open_override(word))
+        self._find_preset_below_config_dir()
         if not any(_UNUSED_SUBSETS in word for word in self.overrides):
             self.overrides.append(f"{_UNUSED_SUBSETS}=true")
         self.user_dir = find_user_dir(user_dir)
+
+    def _find_preset_below_config_dir(self) -> None:
+        """Take the folder below ``--config-dir`` that holds the preset, if it is not itself one.
+
+        fairseq-signals' older commands name ``.../finetuning``, newer ones a folder below it.
+        """
+        if self.config_dir is None or self.config_name is None:
+            return
+        name = f"{self.config_name}.yaml"
+        if (Path(self.config_dir) / name).is_file():
+            return
+        found = sorted(Path(self.config_dir).rglob(name))
+        if found:
+            for option in {"--config-dir", "-cd"} & self.options.keys():
+                self.flags[self.flags.index(option) + 1] = self.options[option] = str(
+                    found[0].parent
+                )
 
     @property
     def config_name(self) -> str | None:
@@ -216,18 +236,23 @@ def check_preset_exists(line: CommandLine) -> None:
     if line.config_dir is not None and not Path(line.config_dir).is_dir():
         raise LaunchError(f"--config-dir {line.config_dir} is not a folder")
     names = _preset_names(line)
+    if line.config_name in _OTHER_THERE:
+        print(
+            f"note: {line.config_name} is a network for one CPU; what fairseq-signals calls so is "
+            f"{_OTHER_THERE[line.config_name]} here",
+            file=sys.stderr,
+        )
     if line.config_name in names:
         return
-    where = [line.config_dir] if line.config_dir else []
-    where += ["the presets of fairseq_ecg"]
+    where = line.config_dir or "the presets of fairseq_ecg"
     raise LaunchError(
-        f"no preset {line.config_name!r} in {' or '.join(where)}"
+        f"no preset {line.config_name!r} in {where}"
         f"{suggest(line.config_name, names) or '; there are: ' + ', '.join(names)}"
     )
 
 
 def _preset_names(line: CommandLine) -> list[str]:
-    folders = preset_folders() + ([Path(line.config_dir)] if line.config_dir else [])
+    folders = [Path(line.config_dir)] if line.config_dir else preset_folders()
     return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
 
 
@@ -273,12 +298,9 @@ def compose(line: CommandLine) -> object:
     from fairseq_ecg import preflight
 
     hydra_init(line.config_name)
-    folders = [Path(line.config_dir)] if line.config_dir else []
-    folder = next(
-        folder
-        for folder in folders + preset_folders()
-        if (folder / f"{line.config_name}.yaml").is_file()
-    )
+    folders = [Path(line.config_dir)] if line.config_dir else preset_folders()
+    name = f"{line.config_name}.yaml"
+    folder = next(folder for folder in folders if (folder / name).is_file())
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(folder.resolve()), version_base="1.1"):
@@ -286,7 +308,7 @@ def compose(line: CommandLine) -> object:
     except HydraException as error:
         raise LaunchError(preflight.explain_composition(error)) from None
     except yaml.YAMLError as error:
-        raise LaunchError(f"{folder / line.config_name}.yaml is no YAML: {error}") from None
+        raise LaunchError(f"{folder / name} is no YAML: {error}") from None
     finally:
         GlobalHydra.instance().clear()
     try:

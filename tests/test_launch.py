@@ -88,6 +88,14 @@ def test_a_config_dir_of_a_checkout_is_found_in_the_installed_package_too(tmp_pa
     line = launch.CommandLine(words)
     assert (Path(line.config_dir) / "w2v_cmsc.yaml").is_file()
     assert line.for_hydra()[:2] == ["--config-dir", line.config_dir]
+    below = launch.CommandLine(
+        ["--config-dir", "examples/w2v_cmsc/config/finetuning", "--config-name", "diagnosis"]
+    )
+    assert (Path(below.config_dir) / "diagnosis.yaml").is_file()
+    assert below.for_hydra()[1] == below.config_dir
+    other = launch.CommandLine(["--config-dir", "examples/cmsc", "--config-name", "w2v_cmsc"])
+    with pytest.raises(launch.LaunchError, match="no preset 'w2v_cmsc' in .*examples/cmsc; there"):
+        launch.check_preset_exists(other)
     line = launch.CommandLine(["--config-dir", "examples/none", "--config-name", "w2v_cmsc"])
     with pytest.raises(launch.LaunchError, match="--config-dir examples/none is not a folder"):
         launch.check_preset_exists(line)
