@@ -108,6 +108,7 @@ class _Options:
     threshold: float | Mapping[str, float] | None
     device: str
     leads: object
+    label_file: str | None
 
 
 def evaluate(
@@ -120,6 +121,7 @@ def evaluate(
     threshold: float | Mapping[str, float] | None = None,
     device: str = "cpu",
     leads: object = None,
+    label_file: str | None = None,
 ) -> Evaluation | Identification:
     """Score every recording of a split, as the checkpoint's model asks for (``evaluated_by``).
 
@@ -136,6 +138,7 @@ def evaluate(
         device: Where to compute.
         leads: Silence all leads but these (see ``data/leads.choose_leads``); None leaves them as
             the checkpoint's task has them.
+        label_file: Label array of a folder of ``.mat`` segments, as ``task.label_file``.
 
     Raises:
         ValueError: If the checkpoint decides nothing.
@@ -146,16 +149,21 @@ def evaluate(
     checkpoint = read_checkpoint(path)
     model_class = MODEL_REGISTRY[checkpoint.model_name]
     evaluation = _EVALUATIONS[getattr(model_class, "evaluated_by", "ecg_classification")]
-    options = _Options(score_per, batch_size, threshold, device, leads)
+    options = _Options(score_per, batch_size, threshold, device, leads, label_file)
     return evaluation(checkpoint, data, split, options)
 
 
 def _classify(checkpoint: Checkpoint, data: str, split: str, options: _Options) -> Evaluation:
-    # A label file would be of the training data, perhaps on another machine.
-    task = _task(checkpoint, "ecg_classification", data, split, options, label_file=None)
-    if task.label_names is None:
-        raise ValueError(f"{data} has no labels.txt; give the folder of a label set")
-    labels = list(task.label_names)
+    # The checkpoint's own label file is of the training data, perhaps on another machine.
+    name = "ecg_classification"
+    task = _task(checkpoint, name, data, split, options, label_file=options.label_file)
+    if task.num_labels is None:
+        raise ValueError(
+            f"{data} has no labels.txt; give the folder of a label set, or, for .mat segments, a "
+            "label file (--label-file y.npy), or the folder that `fairseq-ecg pack` makes of them"
+        )
+    labels = list(task.label_names or checkpoint.contract.get("labels") or [])
+    labels = labels or [f"class_{k}" for k in range(task.num_labels)]
     task.load_dataset(split, training=False)
     source = task.dataset(split).dataset.source
     overlap, pretraining_overlap = _overlap(checkpoint, source)

@@ -15,7 +15,7 @@ from fairseq_ecg.cli.main import main
 from fairseq_ecg.conversion import FORMATS, convert_checkpoint
 from fairseq_ecg.data.manifest import write_manifest
 from fairseq_ecg.evaluation import evaluate
-from tests.recordings import write_tone_store
+from tests.recordings import write_mat, write_tone_store
 from tests.runs import CLASSIFICATION, PRETRAINING, logged, train, write_segments
 
 
@@ -292,3 +292,24 @@ def test_evaluation_repeats_what_training_logged_with_its_threshold_and_average(
     assert metrics["auroc"] == metrics["micro_auroc"] != metrics["macro_auroc"]
     other = evaluate(path, str(data), "valid", score_per="segment", threshold=0.9).metrics
     assert other["f1"] != metrics["f1"]
+
+
+def test_a_folder_of_segments_is_evaluated_with_its_label_file(tmp_path, capsys):
+    for i in range(8):
+        write_mat(tmp_path / f"mat/s{i}.mat", i, 0, 100, idx=i)
+    for split in ("train", "valid"):
+        write_manifest(tmp_path / f"{split}.tsv", "mat", [(f"s{i}.mat", 100) for i in range(8)])
+    np.save(tmp_path / "y.npy", (np.arange(8)[:, None] >> np.arange(3)) & 1)
+    (tmp_path / "label_def.csv").write_text("name\nx\ny\nz\n")
+    words = [*CLASSIFICATION, f"task.data={tmp_path}", f"task.label_file={tmp_path}/y.npy"]
+    run = train(tmp_path / "run", [*words, "task.segment_s=null", "optimization.max_update=2"])
+    checkpoint = str(run.checkpoints / "checkpoint_last.pt")
+    assert main(["evaluate", checkpoint, str(tmp_path), "--split", "valid"]) == 2
+    assert "--label-file y.npy), or the folder that `fairseq-ecg pack`" in capsys.readouterr().err
+    result = evaluate(checkpoint, str(tmp_path), "valid", label_file=str(tmp_path / "y.npy"))
+    assert result.labels == ["x", "y", "z"]
+    assert result.truth.tolist() == np.load(tmp_path / "y.npy", allow_pickle=False).tolist()
+    label_file = ["--label-file", str(tmp_path / "y.npy")]
+    for verb in ("evaluate", "leads"):
+        words = [verb, checkpoint, str(tmp_path), "--split", "valid", *label_file]
+        assert main(words) == 0

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from fairseq_ecg.cli._evaluating import add_options, options_of
 from fairseq_ecg.cli.thresholds import ChosenThresholds, read_thresholds
 from fairseq_ecg.data.atomic import write_text
 from fairseq_ecg.evaluation import Evaluation, Identification, evaluate
@@ -17,15 +18,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "data", help="folder of a label set: labels.txt, test.tsv, ...; or of test_probe.tsv, ..."
     )
-    parser.add_argument("--split", default="test", help="which manifest (default: test)")
-    parser.add_argument(
-        "--score-per",
-        default="record",
-        choices=("record", "segment"),
-        help="average the segments of a recording (default), or keep them apart (arcface: take the "
-        "middle one)",
-    )
-    parser.add_argument("--batch-size", type=int, default=64, help="segments per forward pass")
+    add_options(parser, split="test")
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--threshold", type=float, help="probability that decides (default: that of the training)"
@@ -33,7 +26,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     group.add_argument(
         "--thresholds", type=Path, help="file of `fairseq-ecg thresholds`: one for each class"
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, help="folder for metrics.json and predictions.csv")
     parser.set_defaults(run=run)
 
@@ -45,10 +37,8 @@ def run(args: argparse.Namespace) -> int:
         args.checkpoint,
         args.data,
         args.split,
-        score_per=args.score_per,
-        batch_size=args.batch_size,
         threshold=args.threshold if chosen is None else chosen.thresholds,
-        device=args.device,
+        **options_of(args),
     )
     for name, value in result.metrics.items():
         print(f"{name:>14}  {value:.4f}")

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from fairseq_ecg.cli._evaluating import add_options, options_of
 from fairseq_ecg.data.atomic import write_text
 from fairseq_ecg.data.leads import LEAD_SETS
 from fairseq_ecg.lead_robustness import lead_robustness
@@ -15,7 +16,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("checkpoint", help="checkpoint of a network with twelve inputs (.pt)")
     parser.add_argument("data", help="folder of the manifests, as for evaluate")
-    parser.add_argument("--split", default="test", help="which manifest (default: test)")
+    add_options(parser, split="test")
     parser.add_argument(
         "--sets",
         type=lambda text: text.split(","),
@@ -23,14 +24,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="SET,...",
         help=f"which of {', '.join(LEAD_SETS)} (default: all)",
     )
-    parser.add_argument(
-        "--score-per",
-        default="record",
-        choices=("record", "segment"),
-        help="average the segments of a recording (default), or keep them apart",
-    )
-    parser.add_argument("--batch-size", type=int, default=64, help="segments per forward pass")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, help="CSV file for the table")
     parser.set_defaults(run=run)
 
@@ -42,9 +35,7 @@ def run(args: argparse.Namespace) -> int:
         args.data,
         args.split,
         sets=args.sets,
-        score_per=args.score_per,
-        batch_size=args.batch_size,
-        device=args.device,
+        **options_of(args),
     )
     print(table.to_string(float_format=lambda value: f"{value:.4f}"))
     if args.out is not None:

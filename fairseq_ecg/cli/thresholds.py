@@ -6,9 +6,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from fairseq_ecg.cli._evaluating import add_options, options_of
 from fairseq_ecg.data.atomic import write_text
 from fairseq_ecg.evaluation import Evaluation, evaluate
 from fairseq_ecg.metrics import thresholds as search
@@ -53,7 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("thresholds", help="choose decision thresholds on a split")
     parser.add_argument("checkpoint", help="checkpoint of a classifier (.pt)")
     parser.add_argument("data", help="folder of a label set: labels.txt, valid.tsv, ...")
-    parser.add_argument("--split", default="valid", help="which manifest (default: valid)")
+    add_options(parser, split="valid")
     parser.add_argument(
         "--score",
         default="f1",
@@ -61,15 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="what to maximise: macro F1 (default) or F2, the CinC 2021 score, or the share of "
         "records with every class right",
     )
-    parser.add_argument(
-        "--score-per",
-        default="record",
-        choices=("record", "segment"),
-        help="average the segments of a recording (default), or keep them apart",
-    )
     parser.add_argument("--seed", type=int, default=0, help="of the random starts (default: 0)")
-    parser.add_argument("--batch-size", type=int, default=64, help="segments per forward pass")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, required=True, help="file to write, JSON")
     parser.set_defaults(run=run)
 
@@ -81,10 +75,8 @@ def run(args: argparse.Namespace) -> int:
         args.data,
         args.split,
         args.score,
-        score_per=args.score_per,
         seed=args.seed,
-        batch_size=args.batch_size,
-        device=args.device,
+        **options_of(args),
     )
     if "test" in args.split:
         print(
@@ -111,8 +103,7 @@ def choose_thresholds(
     *,
     score_per: str = "record",
     seed: int = 0,
-    batch_size: int = 64,
-    device: str = "cpu",
+    **options: Any,
 ) -> ChosenThresholds:
     """Search the thresholds with the best score of a split (see ``metrics/thresholds.py``).
 
@@ -124,8 +115,7 @@ def choose_thresholds(
         score_per: "record" averages the probabilities of a recording's segments; "segment" keeps
             them apart.
         seed: Of the random starts of the searches that have any.
-        batch_size: Segments per forward pass.
-        device: Where to compute.
+        **options: Further keywords of ``evaluate``.
 
     Raises:
         ValueError: If ``evaluate`` refuses, the checkpoint is no classifier, the score is unknown,
@@ -133,9 +123,7 @@ def choose_thresholds(
     """
     if score not in SCORES:
         raise ValueError(f"no score is called {score!r}; scores: {', '.join(SCORES)}")
-    result = evaluate(
-        checkpoint, data, split, score_per=score_per, batch_size=batch_size, device=device
-    )
+    result = evaluate(checkpoint, data, split, score_per=score_per, **options)
     if not isinstance(result, Evaluation):
         raise ValueError(f"{checkpoint} decides no classes; give the checkpoint of a classifier")
     found = SCORES[score](result, seed)

@@ -10,7 +10,7 @@ Before: data/sources.py, transforms/pipeline.py. After: data/wrappers.py, data/c
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -169,13 +169,22 @@ class BaseEcgDataset(FairseqDataset):
         return batches
 
 
+class Transforms(Protocol):
+    """What is done to the pieces, as ``transforms/pipeline.py`` does."""
+
+    def batch(
+        self, signals: Sequence[EcgSignal], rngs: Sequence[np.random.Generator]
+    ) -> Sequence[EcgSignal]:
+        """Return signals of one shape transformed, each as if it were alone with its generator."""
+
+
 class EcgDataset(BaseEcgDataset):
     """Windows of the recordings of a source, transformed.
 
     Args:
         source: Recordings in mV.
         windows: Which pieces of them are the items.
-        pipeline: Transform of each piece, given an ``EcgSignal`` and a generator.
+        pipeline: Transforms of the pieces; they may write into ``values_mv``.
         seed: Seed of everything random.
         training: Shuffle, and crop at random; otherwise keep the order and crop at the centre.
         rebuild_batches: Draw new batches each epoch instead of once.
@@ -188,7 +197,7 @@ class EcgDataset(BaseEcgDataset):
         self,
         source: Source,
         windows: Windows,
-        pipeline: Callable[[EcgSignal, np.random.Generator], EcgSignal],
+        pipeline: Transforms,
         *,
         seed: int = 1,
         training: bool = False,
@@ -211,40 +220,57 @@ class EcgDataset(BaseEcgDataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return one item: ``id``, ``record``, ``patient_id``, ``source`` (float32 [C, T], mV)."""
-        return self.draw(int(index))
-
-    def draw(self, index: int, view: int = 0) -> dict[str, Any]:
-        """Return one item, its random transforms drawn for one of several views of it."""
-        return self._load(index, None, view)
+        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return several items; windows of equal length are read into one array of the batch."""
+        return self.draw(indices)
+
+    def draw(self, indices: Sequence[int], n_views: int = 1) -> list[dict[str, Any]]:
+        """Return several items, each ``n_views`` times, its random transforms drawn anew.
+
+        Args:
+            indices: Of the items.
+            n_views: How often each; the views of an item follow one another.
+        """
         if len(indices) == 0:
             return []  # a process that has no batch left
+        drawn = [(int(index), view) for index in indices for view in range(n_views)]
         lengths = self.windows.length[np.asarray(indices)]
-        if (lengths != lengths[0]).any():
-            return [self[index] for index in indices]
-        batch = np.empty((len(indices), len(STANDARD_LEADS), lengths[0]), dtype=np.float32)
-        return [self._load(int(i), out) for i, out in zip(indices, batch, strict=True)]
+        if (lengths == lengths[0]).all():
+            return self._load(drawn)
+        return [item for one in drawn for item in self._load([one])]
 
     def collater(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Merge items into a batch (see ``data/collate.py``)."""
         crop_start = self._random_start if self.shuffle else None
         return collate(items, pad=self.pad, max_samples=self.max_samples, crop_start=crop_start)
 
-    def _load(self, index: int, out: np.ndarray | None, view: int = 0) -> dict[str, Any]:
-        row, start, length = (
-            int(a[index]) for a in (self.windows.row, self.windows.start, self.windows.length)
-        )
-        values = self.source.read(row, start, start + length, out=out)
-        signal = EcgSignal(values, self.source.rate_hz, STANDARD_LEADS)
-        signal = self.pipeline(signal, self._generator(index, _TRANSFORM, view))
-        return {
-            "id": index,
-            "record": row,
-            "patient_id": self.identity(row),
-            "source": signal.values_mv,
-        }
+    def _load(self, drawn: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+        """Return items of one length, given as (index, view)."""
+        indices = [index for index, _ in drawn]
+        rows, starts = (a[indices].tolist() for a in (self.windows.row, self.windows.start))
+        length = int(self.windows.length[indices[0]])
+        batch = np.empty((len(drawn), len(STANDARD_LEADS), length), dtype=np.float32)
+        signals = [
+            EcgSignal(
+                self.source.read(row, start, start + length, out=out),
+                self.source.rate_hz,
+                STANDARD_LEADS,
+            )
+            for row, start, out in zip(rows, starts, batch, strict=True)
+        ]
+        rngs = [self._generator(index, _TRANSFORM, view) for index, view in drawn]
+        signals = self.pipeline.batch(signals, rngs)
+        return [
+            {
+                "id": index,
+                "record": row,
+                "patient_id": self.identity(row),
+                "source": signal.values_mv,
+            }
+            for index, row, signal in zip(indices, rows, signals, strict=True)
+        ]
 
     def _random_start(self, item: dict[str, Any], surplus: int) -> int:
         return int(self._generator(item["id"], _CROP).integers(surplus + 1))

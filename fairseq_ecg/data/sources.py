@@ -220,9 +220,9 @@ class FolderSource:
         return int(self._lines[row]) if group is None else group
 
     def patient(self, row: int) -> int:
-        """Return the file's ``patient_id``, or the row where it has none."""
+        """Return the file's ``patient_id``; where it has none, its ``identity``."""
         patient = self._load(row).patient_id
-        return row if patient is None else patient
+        return self.identity(row) if patient is None else patient
 
     def label_row(self, row: int) -> int | None:
         """Return the file's ``idx``, its row in a label array; None where it has none."""

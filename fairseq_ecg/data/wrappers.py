@@ -188,11 +188,8 @@ class DrawnViews(_Views):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return the views of several segments, one after the other."""
-        return [
-            {**self.dataset.draw(int(index), view), "view": view}
-            for index in indices
-            for view in range(self.n_views)
-        ]
+        items = self.dataset.draw(indices, self.n_views)
+        return [{**item, "view": row % self.n_views} for row, item in enumerate(items)]
 
 
 def pair_windows(rows: np.ndarray) -> list[list[int]]:

@@ -64,11 +64,14 @@ def export(parts: Mapping[str, Any]) -> dict[str, Any]:
         fairseq-signals does not look.
 
     Raises:
-        ValueError: If fairseq-signals has no such model, or computes it in another way.
+        ValueError: If the model is not among those that can be written, or fairseq-signals
+            computes it in another way.
     """
     name = parts["model_name"]
     if name not in _MODELS:
-        raise ValueError(f"fairseq-signals has no model {name}; it has {', '.join(_MODELS)}")
+        raise ValueError(
+            f"a {name} cannot be written for fairseq-signals; what can: {', '.join(_MODELS)}"
+        )
     _check_same_network(parts["model_cfg"])
     their_name, criterion, task = _MODELS[name]
     task_cfg = _task_cfg(task, parts)

@@ -63,9 +63,10 @@ def sample_fixed_mask(
     """Draw which frames are masked: whole spans, the same share of each row in any batch.
 
     ``round(prob * n)`` frames are masked, n the valid frames of the shortest row, but at least one
-    span and at most all n. They form ``masked // span`` spans that do not overlap, one of them
-    longer by the remainder; each row places them among its own valid frames, every arrangement
-    being equally likely. Only with padding does the number depend on the other rows.
+    span (none if ``prob`` is 0) and at most all n. They form ``masked // span`` spans that do not
+    overlap, one of them longer by the remainder; each row places them among its own valid frames,
+    every arrangement being equally likely. Only with padding does the number depend on the other
+    rows.
 
     Args:
         batch: Number of rows B.
@@ -83,6 +84,8 @@ def sample_fixed_mask(
     """
     _check(prob, span)
     valid = _valid_frames(batch, n_frames, lengths)
+    if prob == 0:
+        return torch.zeros(batch, n_frames, dtype=torch.bool)
     shortest = n_frames if lengths is None else min(lengths)
     masked = min(max(round(prob * shortest), span), shortest)
     n_spans = max(masked // span, 1)

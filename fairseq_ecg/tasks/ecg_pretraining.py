@@ -17,6 +17,7 @@ from fairseq_ecg.data.signal import MILLIVOLTS
 from fairseq_ecg.data.sources import Source
 from fairseq_ecg.data.wrappers import DrawnViews, LeadViews, SegmentPairs, pair_windows
 from fairseq_ecg.tasks._base import EcgTask, EcgTaskConfig
+from fairseq_ecg.transforms.lead_mask import LeadMask
 from fairseq_ecg.transforms.perturbation import build_perturbation
 from fairseq_ecg.transforms.pipeline import Pipeline
 
@@ -169,7 +170,8 @@ class EcgPretrainingTask(EcgTask):
             raise ValueError(
                 "CMSC needs recordings of two segments or more, but here none has them; "
                 f"give task.segment_s at most half the length of a recording (it is "
-                f"{self.cfg.segment_s}), or task.views=single"
+                f"{self.cfg.segment_s}), or task.views=single. Segments that are cut already are "
+                "paired by a CMSC manifest; `fairseq-ecg pack` writes one"
             )
         return SegmentPairs(segments, groups)
 
@@ -178,6 +180,12 @@ class EcgPretrainingTask(EcgTask):
             raise ValueError(
                 f"task.views={name} compares perturbed copies of a segment, but "
                 "task.perturbation_mode is empty; give e.g. [random_leads_masking]"
+            )
+        masking = [p for p in self.perturbations if isinstance(p, LeadMask)]
+        if self.views.leads and masking:
+            raise ValueError(
+                f"task.views={name} compares leads with each other, so none must be masked: silent "
+                "rows would all be alike; leave the lead masking out of task.perturbation_mode"
             )
         silent = self.leads.padded and len(self.leads.rows) < len(self.leads.leads)
         if self.views.leads and (silent or len(self.leads.leads) < 2):

@@ -1,6 +1,8 @@
 """Random lead masking (RLM): Oh et al., CHIL 2022, PMLR 174:338-353, section 3.3."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,17 @@ from fairseq_ecg.transforms.perturbation import Perturbation, option, register_p
 
 
 @dataclass(frozen=True)
-class RandomLeadMask(Perturbation):
+class _Mask(Perturbation):
+    """Silences the leads that are drawn."""
+
+    def apply(self, signals: Sequence[EcgSignal], masked: Sequence[np.ndarray]) -> None:
+        """Set rows of ``values_mv`` ([C, T], any number of leads) to 0, in place."""
+        for signal, rows in zip(signals, masked, strict=True):
+            signal.values_mv[rows] = 0.0
+
+
+@dataclass(frozen=True)
+class RandomLeadMask(_Mask):
     """Set each lead to 0 mV, independently, with probability ``prob``.
 
     All leads can vanish (with 12 leads and 0.5: once in 4096 segments), as in the paper.
@@ -24,13 +36,13 @@ class RandomLeadMask(Perturbation):
 
     prob: float = 0.5
 
-    def apply(self, signal: EcgSignal, rng: np.random.Generator) -> None:
-        """Mask rows of ``signal.values_mv`` ([C, T], any number of leads) in place."""
-        signal.values_mv[rng.random(len(signal.leads)) < self.prob] = 0.0
+    def draw(self, signal: EcgSignal, rng: np.random.Generator) -> tuple[np.ndarray]:
+        """Return whether each lead is masked, bool [C]."""
+        return (rng.random(len(signal.leads)) < self.prob,)
 
 
 @dataclass(frozen=True)
-class ConditionalLeadMask(Perturbation):
+class ConditionalLeadMask(_Mask):
     """Set a fixed number of limb leads and of chest leads, drawn at random, to 0 mV.
 
     Args:
@@ -42,19 +54,17 @@ class ConditionalLeadMask(Perturbation):
     limb: int = 4
     chest: int = 5
 
-    def apply(self, signal: EcgSignal, rng: np.random.Generator) -> None:
-        """Mask rows of ``signal.values_mv`` ([C, T]) in place."""
+    def draw(self, signal: EcgSignal, rng: np.random.Generator) -> tuple[np.ndarray]:
+        """Return the rows to mask."""
         is_limb = np.array([canonical_lead(lead) in LIMB_LEADS for lead in signal.leads])
-        for rows, count in (
-            (np.flatnonzero(is_limb), self.limb),
-            (np.flatnonzero(~is_limb), self.chest),
-        ):
-            signal.values_mv[rng.permutation(rows)[:count]] = 0.0
+        limb = rng.permutation(np.flatnonzero(is_limb))[: self.limb]
+        chest = rng.permutation(np.flatnonzero(~is_limb))[: self.chest]
+        return (np.concatenate([limb, chest]),)
 
 
 @register_perturbation("random_leads_masking")
 @dataclass(frozen=True)
-class LeadMask(Perturbation):
+class LeadMask(_Mask):
     """Mask leads as the configuration says: one of the two masks above.
 
     Args:
@@ -91,9 +101,12 @@ class LeadMask(Perturbation):
                 f"to mask, got {condition}"
             )
 
-    def apply(self, signal: EcgSignal, rng: np.random.Generator) -> None:
-        """Mask rows of ``signal.values_mv`` ([C, T]) in place."""
+    @cached_property
+    def _chosen(self) -> _Mask:
         if self.mask_leads_selection == "random":
-            RandomLeadMask(self.mask_leads_prob).apply(signal, rng)
-        else:
-            ConditionalLeadMask(*self.mask_leads_condition).apply(signal, rng)
+            return RandomLeadMask(self.mask_leads_prob)
+        return ConditionalLeadMask(*self.mask_leads_condition)
+
+    def draw(self, signal: EcgSignal, rng: np.random.Generator) -> tuple[np.ndarray]:
+        """Return which rows to mask."""
+        return self._chosen.draw(signal, rng)

@@ -1,9 +1,14 @@
 """Physiological noise: mains hum, muscle noise, wandering and shifting baseline.
 
 Oh et al., CHIL 2022, PMLR 174:338-353, appendix. Where the recording's rate matters it is the
-signal's own. Shapes: C leads, S independent leads (see ``_limb_leads.mixing``), T samples.
+signal's own. Shapes: B signals of a batch, C leads, S independent leads (see
+``_limb_leads.mixing``), T samples.
+
+What has few numbers is computed for a batch at once; what has T of them signal by signal, which is
+as fast and needs no copy of those that are touched.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +51,7 @@ class AdditiveNoise(Perturbation):
         super().__post_init__()
         _check_order(self, "min_amplitude", "max_amplitude")
 
-    def _amplitudes(self, rng: np.random.Generator, count: int) -> np.ndarray:
+    def _amplitude(self, rng: np.random.Generator, count: int | None = None) -> Any:
         return rng.uniform(self.min_amplitude, self.max_amplitude, count)
 
 
@@ -89,14 +94,22 @@ class PowerlineNoise(AdditiveNoise):
         """See ``Perturbation.check``: the frequencies must be below half the rate."""
         _check_nyquist("powerline_hz", max(self._frequencies), rate_hz)
 
-    def apply(self, signal: EcgSignal, rng: np.random.Generator) -> None:
-        """Add the hum to ``signal.values_mv`` (float32 [C, T], mV) in place."""
+    def draw(self, signal: EcgSignal, rng: np.random.Generator) -> tuple[float, float, float]:
+        """Return f, a and phi."""
         frequency = self._frequencies[rng.integers(len(self._frequencies))]
-        amplitude = self._amplitudes(rng, 1)
-        phase = rng.uniform(0, 2 * np.pi, 1)
-        wave = _waves(np.array([frequency]), phase, signal)[0]
-        gains = amplitude * mixing(signal.leads, self.dependency).sum(axis=1)
-        _add(signal.values_mv, gains, wave)
+        return frequency, self._amplitude(rng), rng.uniform(0, 2 * np.pi)
+
+    def apply(
+        self,
+        signals: Sequence[EcgSignal],
+        frequencies: Sequence[float],
+        amplitudes: Sequence[float],
+        phases: Sequence[float],
+    ) -> None:
+        """Add the hum to ``values_mv`` (float32 [C, T], mV) in place."""
+        gains = np.outer(amplitudes, mixing(signals[0].leads, self.dependency).sum(axis=1))
+        frequency, phase = np.array([frequencies, phases])[:, :, None]
+        _add(signals, gains, _waves(np.ones_like(phase), frequency, phase, signals[0]))
 
 
 @register_perturbation("emg_noise")
@@ -114,13 +127,23 @@ class EmgNoise(AdditiveNoise):
         p: Probability that a segment is touched at all, in [0, 1].
     """
 
-    def apply(self, signal: EcgSignal, rng: np.random.Generator) -> None:
-        """Add the noise to ``signal.values_mv`` (float32 [C, T], mV) in place."""
-        mix = mixing(signal.leads, self.dependency)
-        scaled = mix * self._amplitudes(rng, mix.shape[1]).astype(np.float32)
-        white = rng.standard_normal((mix.shape[1], signal.n_samples), dtype=np.float32)
-        values = signal.values_mv
-        values += scaled @ white
+    def draw(self, signal: EcgSignal, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return all a_l, [S], and n_l(t), float32 [S, T]."""
+        n_free = mixing(signal.leads, self.dependency).shape[1]
+        amplitudes = self._amplitude(rng, n_free)
+        return amplitudes, rng.standard_normal((n_free, signal.n_samples), dtype=np.float32)
+
+    def apply(
+        self,
+        signals: Sequence[EcgSignal],
+        amplitudes: Sequence[np.ndarray],
+        whites: Sequence[np.ndarray],
+    ) -> None:
+        """Add the noise to ``values_mv`` (float32 [C, T], mV) in place."""
+        mix = mixing(signals[0].leads, self.dependency)
+        for signal, amplitude, white in zip(signals, amplitudes, whites, strict=True):
+            values = signal.values_mv
+            values += (mix * amplitude.astype(np.float32)) @ white
 
 
 @register_perturbation("baseline_wander")
@@ -155,14 +178,27 @@ class BaselineWander(AdditiveNoise):
         """See ``Perturbation.check``: ``max_freq`` must be below half the rate."""
         _check_nyquist("max_freq", self.max_freq, rate_hz)
 
-    def apply(self, signal: EcgSignal, rng: np.random.Generator) -> None:
-        """Add the wave to ``signal.values_mv`` (float32 [C, T], mV) in place."""
-        amplitudes = self._amplitudes(rng, self.k)
-        frequencies = rng.uniform(self.min_freq, self.max_freq, self.k)
-        phases = rng.uniform(0, 2 * np.pi, self.k)
-        mix = mixing(signal.leads, self.dependency)
-        gains = rng.normal(1.0, 0.5, mix.shape[1])
-        _add(signal.values_mv, mix @ gains, amplitudes @ _waves(frequencies, phases, signal))
+    def draw(self, signal: EcgSignal, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """Return all a_k, f_k and phi_k, [k] each, and g_l, [S]."""
+        return (
+            self._amplitude(rng, self.k),
+            rng.uniform(self.min_freq, self.max_freq, self.k),
+            rng.uniform(0, 2 * np.pi, self.k),
+            rng.normal(1.0, 0.5, mixing(signal.leads, self.dependency).shape[1]),
+        )
+
+    def apply(
+        self,
+        signals: Sequence[EcgSignal],
+        amplitudes: Sequence[np.ndarray],
+        frequencies: Sequence[np.ndarray],
+        phases: Sequence[np.ndarray],
+        gains: Sequence[np.ndarray],
+    ) -> None:
+        """Add the wave to ``values_mv`` (float32 [C, T], mV) in place."""
+        k_each = (np.array(drawn) for drawn in (amplitudes, frequencies, phases))
+        mix = mixing(signals[0].leads, self.dependency)
+        _add(signals, np.array([mix @ gain for gain in gains]), _waves(*k_each, signals[0]))
 
 
 @register_perturbation("baseline_shift")
@@ -190,48 +226,70 @@ class BaselineShift(AdditiveNoise):
     )
     num_segment: int = option(1, "baseline_shift: number of spans", low=1)
 
-    def apply(self, signal: EcgSignal, rng: np.random.Generator) -> None:
-        """Shift spans of ``signal.values_mv`` (float32 [C, T], mV) in place."""
+    def draw(
+        self, signal: EcgSignal, rng: np.random.Generator
+    ) -> tuple[float, np.ndarray, list[tuple[int, int]]]:
+        """Return a, whether each s_l is -1, [S], and start and stop of each span."""
         n_samples = signal.n_samples
-        mix = mixing(signal.leads, self.dependency)
-        amplitude = self._amplitudes(rng, 1)
-        signs = 1.0 - 2.0 * rng.integers(2, size=mix.shape[1])
+        amplitude = self._amplitude(rng)
+        down = rng.integers(2, size=mixing(signal.leads, self.dependency).shape[1])
         mean = self.shift_ratio * n_samples
         drawn = rng.normal(mean, 0.2 * mean, self.num_segment)
-        lengths = drawn.clip(0, n_samples).astype(np.int64)
-        starts = rng.integers(n_samples - lengths + 1)
-        inside = np.zeros(n_samples, dtype=np.float32)
-        for start, length in zip(starts, lengths, strict=True):
-            inside[start : start + length] = 1.0
-        touched = slice(starts.min(), (starts + lengths).max())
-        _add(signal.values_mv[:, touched], amplitude * (mix @ signs), inside[touched])
+        lengths = [min(max(int(length), 0), n_samples) for length in drawn]
+        starts = [int(rng.integers(n_samples - length + 1)) for length in lengths]
+        return amplitude, down, [(a, a + n) for a, n in zip(starts, lengths, strict=True)]
+
+    def apply(
+        self,
+        signals: Sequence[EcgSignal],
+        amplitudes: Sequence[float],
+        down: Sequence[np.ndarray],
+        spans: Sequence[list[tuple[int, int]]],
+    ) -> None:
+        """Shift spans of ``values_mv`` (float32 [C, T], mV) in place."""
+        signs = 1.0 - 2.0 * np.array(down)
+        mix = mixing(signals[0].leads, self.dependency)
+        shifts = np.array(amplitudes)[:, None] * (signs @ mix.T)
+        for signal, shift, theirs in zip(signals, shifts.astype(np.float32), spans, strict=True):
+            done = 0
+            for start, stop in sorted(theirs):
+                signal.values_mv[:, max(start, done) : stop] += shift[:, None]
+                done = max(done, stop)
 
 
-def _waves(frequencies: np.ndarray, phases: np.ndarray, signal: EcgSignal) -> np.ndarray:
-    """Return cosines of unit amplitude at the signal's samples.
+def _waves(
+    amplitudes: np.ndarray, frequencies: np.ndarray, phases: np.ndarray, like: EcgSignal
+) -> np.ndarray:
+    """Return sums of cosines, ``sum_k a_k cos(2 pi f_k t + phi_k)``, at a signal's samples.
 
-    Each is a product of two complex exponentials, one in steps of 64 samples and one inside a
-    step, so that few of them have to be evaluated.
+    With u in steps of 64 samples and v inside a step, cos(u + v) = cos u cos v - sin u sin v: few
+    have to be evaluated, and the sum over k is one small matrix product per signal.
 
     Args:
-        frequencies: In Hz, [K].
-        phases: In radians, [K].
-        signal: Gives rate and number of samples.
+        amplitudes: [B, K].
+        frequencies: In Hz, [B, K].
+        phases: In radians, [B, K].
+        like: Gives rate and number of samples.
 
     Returns:
-        float64 [K, T].
+        float64 [B, T].
     """
-    n_samples = signal.n_samples
-    turn = 2j * np.pi / signal.rate_hz * frequencies[:, None]
-    steps = np.exp(turn * np.arange(0, n_samples, _STEP) + 1j * phases[:, None])
-    within = np.exp(turn * np.arange(_STEP))
-    waves = (steps[:, :, None] * within[:, None]).real
-    return waves.reshape(len(frequencies), -1)[:, :n_samples]
+    turn = 2 * np.pi / like.rate_hz * frequencies[:, None]
+    u = turn * np.arange(0, like.n_samples, _STEP)[:, None] + phases[:, None]
+    v = turn * np.arange(_STEP)[:, None]
+    scale = amplitudes[:, None]
+    steps = np.concatenate([scale * np.cos(u), -scale * np.sin(u)], axis=2)
+    within = np.concatenate([np.cos(v), np.sin(v)], axis=2)
+    waves = steps @ within.swapaxes(1, 2)
+    return waves.reshape(len(waves), -1)[:, : like.n_samples]
 
 
-def _add(values_mv: np.ndarray, gains: np.ndarray, course_mv: np.ndarray) -> None:
-    """Add one course in time ([T]) to all leads ([C, T]), each with its gain ([C]), in place."""
-    values_mv += gains.astype(np.float32)[:, None] * course_mv.astype(np.float32)
+def _add(signals: Sequence[EcgSignal], gains: np.ndarray, courses: np.ndarray) -> None:
+    """Add to each signal its course ([B, T]) in place, with the gain of each lead ([B, C])."""
+    each = zip(signals, gains.astype(np.float32), courses.astype(np.float32), strict=True)
+    for signal, gain, course in each:
+        values = signal.values_mv
+        values += gain[:, None] * course
 
 
 def _check_nyquist(key: str, frequency_hz: float, rate_hz: float) -> None:

@@ -1,14 +1,15 @@
 """What a perturbation is, how one is registered, and how those of a run are built from its keys.
 
 A perturbation is one class in one file of this folder: a frozen dataclass whose fields, made with
-``option``, are keys of every task. Nothing else has to know it.
+``option``, are keys of every task. Nothing else has to know it. Drawing is separate from
+arithmetic: each segment of a batch draws from its own generator, then all are computed together.
 """
 
 import abc
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, TypeVar
@@ -77,21 +78,47 @@ class Perturbation(abc.ABC):
         del rate_hz, leads
 
     def __call__(self, signal: EcgSignal, rng: np.random.Generator) -> EcgSignal:
-        """Perturb ``signal.values_mv`` (float32 [C, T]) in place, with probability ``p``.
-
-        The first draw decides whether; those of ``apply`` follow only then.
-
-        Raises:
-            ValueError: If the perturbation cannot work on this signal.
-        """
-        self.check(signal.rate_hz, signal.leads)
-        if rng.random() < self.p:
-            self.apply(signal, rng)
+        """Perturb one signal in place: a batch of one."""
+        self.batch([signal], [rng])
         return signal
 
+    def batch(
+        self, signals: Sequence[EcgSignal], rngs: Sequence[np.random.Generator]
+    ) -> Sequence[EcgSignal]:
+        """Perturb ``values_mv`` (float32 [C, T]) of B signals in place, each with chance ``p``.
+
+        The result for a signal is the same, bit for bit, whatever else is in the batch. The first
+        draw of its generator decides whether it is touched; those of ``draw`` follow only then.
+
+        Args:
+            signals: One or more of one shape, one rate and one choice of leads.
+            rngs: A generator of its own for each.
+
+        Raises:
+            ValueError: If the perturbation cannot work on these signals.
+        """
+        self.check(signals[0].rate_hz, signals[0].leads)
+        drawn = [
+            (signal, *self.draw(signal, rng))
+            for signal, rng in zip(signals, rngs, strict=True)
+            if rng.random() < self.p
+        ]
+        if drawn:
+            self.apply(*zip(*drawn, strict=True))
+        return signals
+
     @abc.abstractmethod
-    def apply(self, signal: EcgSignal, rng: np.random.Generator) -> None:
-        """Perturb ``signal.values_mv`` (float32 [C, T]) in place."""
+    def draw(self, signal: EcgSignal, rng: np.random.Generator) -> tuple[Any, ...]:
+        """Draw everything random of one signal; look at its rate, leads and length only."""
+
+    @abc.abstractmethod
+    def apply(self, signals: Sequence[EcgSignal], *drawn: Sequence[Any]) -> None:
+        """Perturb ``values_mv`` (float32 [C, T]) of B signals in place.
+
+        Args:
+            signals: One or more of one shape, one rate and one choice of leads.
+            *drawn: What ``draw`` returned; each of its parts as a tuple of B.
+        """
 
 
 PerturbationClass = TypeVar("PerturbationClass", bound=type[Perturbation])

@@ -13,6 +13,7 @@ from fairseq_ecg.data.signal import EcgSignal
 from fairseq_ecg.transforms.filter import clean
 from fairseq_ecg.transforms.lead_selection import SelectLeads
 from fairseq_ecg.transforms.normalize import Standardize
+from fairseq_ecg.transforms.perturbation import Perturbation
 
 Transform = Callable[[EcgSignal, np.random.Generator], EcgSignal]
 
@@ -43,6 +44,24 @@ class Pipeline:
         for transform in self.transforms:
             signal = transform(signal, rng)
         return signal
+
+    def batch(
+        self, signals: Sequence[EcgSignal], rngs: Sequence[np.random.Generator]
+    ) -> Sequence[EcgSignal]:
+        """Return many signals transformed, each as if it were alone with its generator.
+
+        Perturbations take all of them at once, the other transforms one after the other.
+
+        Args:
+            signals: One or more of one shape, one rate and one choice of leads.
+            rngs: A generator of its own for each.
+        """
+        for transform in self.transforms:
+            if isinstance(transform, Perturbation):
+                signals = transform.batch(signals, rngs)
+            else:
+                signals = [transform(s, rng) for s, rng in zip(signals, rngs, strict=True)]
+        return signals
 
 
 def build_pipeline(

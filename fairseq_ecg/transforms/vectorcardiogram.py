@@ -4,10 +4,10 @@ Eight leads are projected to three by the inverse Dower matrix (Edenbrandt and P
 Electrocardiol 21:361-367), turned and stretched there, and projected back.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.signal import EcgSignal
@@ -24,6 +24,7 @@ INVERSE_DOWER = np.array(
     ]
 )
 _BACK = np.linalg.pinv(INVERSE_DOWER)
+_ROWS = np.array([STANDARD_LEADS.index(lead) for lead in INDEPENDENT_LEADS])
 
 
 @register_perturbation("3kg")
@@ -62,45 +63,66 @@ class VectorcardiogramAugment(Perturbation):
                 f"but here are {', '.join(leads)}; leave task.leads_to_load null"
             )
 
-    def apply(self, signal: EcgSignal, rng: np.random.Generator) -> None:
-        """Replace ``signal.values_mv`` (float32 [12, T], mV) in place."""
-        rotation = rotation_matrix(np.radians(rng.uniform(-self.angle, self.angle, 3)))
-        factors = rng.uniform(1.0, self.scale, 3)
-        eight = _BACK @ (factors[:, None] * rotation) @ INVERSE_DOWER
+    def draw(
+        self, signal: EcgSignal, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return angles in degrees, [3], factors, [3], and first silent samples, int64 [12]."""
+        return (
+            rng.uniform(-self.angle, self.angle, 3),
+            rng.uniform(1.0, self.scale, 3),
+            rng.integers(signal.n_samples, size=signal.n_leads),
+        )
+
+    def apply(
+        self,
+        signals: Sequence[EcgSignal],
+        angles: Sequence[np.ndarray],
+        factors: Sequence[np.ndarray],
+        starts: Sequence[np.ndarray],
+    ) -> None:
+        """Replace ``values_mv`` (float32 [12, T], mV) in place.
+
+        The matrices are computed for the batch at once, their products with the samples signal by
+        signal: together those are no faster.
+        """
+        stretched = np.array(factors)[:, :, None] * rotation_matrix(np.radians(angles))
+        eight = _BACK @ stretched @ INVERSE_DOWER
         twelve = mixing(STANDARD_LEADS) @ eight.astype(np.float32)
-        rows = [STANDARD_LEADS.index(lead) for lead in INDEPENDENT_LEADS]
-        np.matmul(twelve, signal.values_mv[rows], out=signal.values_mv)
-        silence_spans(signal.values_mv, self.mask_ratio, rng)
+        for signal, matrix, begin in zip(signals, twelve, starts, strict=True):
+            values = signal.values_mv
+            np.matmul(matrix, values.take(_ROWS, axis=0), out=values)
+            silence_spans(values, begin, int(self.mask_ratio * signal.n_samples))
 
 
 def rotation_matrix(angles: np.ndarray) -> np.ndarray:
     """Return the rotation about the fixed axes z, then y, then x.
 
     Args:
-        angles: About z, y and x, in radians, [3].
+        angles: About z, y and x, in radians, [..., 3].
 
     Returns:
-        float64 [3, 3], to be multiplied with column vectors (x, y, z).
+        float64 [..., 3, 3], to be multiplied with column vectors (x, y, z).
     """
-    (cz, cy, cx), (sz, sy, sx) = np.cos(angles), np.sin(angles)
-    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    return about_x @ about_y @ about_z
+    (cz, cy, cx), (sz, sy, sx) = (np.moveaxis(f(angles), -1, 0) for f in (np.cos, np.sin))
+    zero, one = np.zeros_like(cz), np.ones_like(cz)
+    about_z = [[cz, -sz, zero], [sz, cz, zero], [zero, zero, one]]
+    about_y = [[cy, zero, sy], [zero, one, zero], [-sy, zero, cy]]
+    about_x = [[one, zero, zero], [zero, cx, -sx], [zero, sx, cx]]
+    z, y, x = (np.moveaxis(np.array(m), (0, 1), (-2, -1)) for m in (about_z, about_y, about_x))
+    return x @ y @ z
 
 
-def silence_spans(values: np.ndarray, ratio: float, rng: np.random.Generator) -> None:
-    """Set one span of each lead to 0, in place; it begins anywhere and wraps around the end.
+def silence_spans(values: np.ndarray, starts: np.ndarray, length: int) -> None:
+    """Set one span of each lead to 0, in place; it wraps around the end.
 
     Args:
         values: [C, T].
-        ratio: Length of a span is ``floor(ratio * T)``.
-        rng: Draws C starts, uniform in 0..T-1.
+        starts: First sample of each span, in 0..T-1, [C].
+        length: Samples of a span, in 0..T.
     """
-    n_leads, n_samples = values.shape
-    length = int(ratio * n_samples)
-    starts = rng.integers(n_samples, size=n_leads)
-    two_turns = np.zeros(2 * n_samples, dtype=bool)
-    two_turns[:length] = two_turns[n_samples : n_samples + length] = True
-    silent = sliding_window_view(two_turns, n_samples)[n_samples - starts]
-    np.copyto(values, 0.0, where=silent)
+    n_samples = values.shape[1]
+    for lead, start in zip(values, starts.tolist(), strict=True):
+        stop = start + length
+        lead[start:stop] = 0.0
+        if stop > n_samples:
+            lead[: stop - n_samples] = 0.0

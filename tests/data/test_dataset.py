@@ -9,7 +9,15 @@ from fairseq_ecg.data.collate import collate
 from fairseq_ecg.data.dataset import EcgDataset, central_windows, cut_windows
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.signal import EcgSignal
-from fairseq_ecg.data.wrappers import LabelledDataset, ProbesAndGallery, SegmentPairs, pair_windows
+from fairseq_ecg.data.wrappers import (
+    DrawnViews,
+    LabelledDataset,
+    ProbesAndGallery,
+    SegmentPairs,
+    pair_windows,
+)
+from fairseq_ecg.transforms.noise import BaselineWander, EmgNoise
+from fairseq_ecg.transforms.pipeline import Pipeline
 
 
 class CountingSource:
@@ -44,7 +52,8 @@ def unchanged(signal, rng):
 
 def make(lengths, window=None, transform=unchanged, **options):
     source = CountingSource(lengths)
-    return EcgDataset(source, cut_windows(source.n_samples, window), transform, **options)
+    pipeline = Pipeline((transform,))
+    return EcgDataset(source, cut_windows(source.n_samples, window), pipeline, **options)
 
 
 def test_windows_cover_whole_recordings_and_keep_short_ones():
@@ -140,6 +149,44 @@ def test_a_batch_read_at_once_equals_items_read_alone_and_is_not_copied():
     assert batch["net_input"]["source"].data_ptr() == items[0]["source"].ctypes.data
     assert batch["id"].tolist() == [4, 0, 2]
     assert batch["record"].tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("perturbation", [BaselineWander(p=0.5), EmgNoise(p=0.5)], ids=str)
+def test_perturbations_depend_on_the_item_not_on_its_batch(perturbation):
+    def source(*indices):
+        items = make([70, 60, 90], 10, perturbation, training=True).__getitems__(indices)
+        return {item["id"]: item["source"] for item in items}
+
+    whole = source(*range(20))
+    for batch in (source(4, 17, 9), source(12), source(*range(20, -1, -2))):
+        for index in set(batch) & set(whole):
+            assert np.array_equal(batch[index], whole[index])
+
+
+def test_items_of_unequal_length_are_perturbed_each_alone():
+    dataset = make([25, 10, 31], transform=EmgNoise(), training=True)
+    together = dataset.__getitems__([2, 0, 1])
+    assert [item["source"].shape for item in together] == [(12, 31), (12, 25), (12, 10)]
+    for item, index in zip(together, (2, 0, 1), strict=True):
+        assert np.array_equal(item["source"], dataset[index]["source"])
+
+
+@pytest.mark.parametrize("lengths", [[25, 30], [25, 11]], ids=["equal", "unequal"])
+def test_views_of_an_item_differ_and_depend_on_seed_epoch_index_and_view(lengths):
+    window = 10 if lengths[1] == 30 else None
+    dataset = DrawnViews(make(lengths, window, add_noise, training=True))
+    items = dataset.__getitems__([1, 0])
+    batch = dataset.collater(items)
+    assert batch["view"].tolist() == [0, 1, 0, 1]
+    assert batch["id"].tolist() == [1, 1, 0, 0]
+    assert batch["n_views"] == 2
+    for item, other in ((items[:2], dataset[1]), (items[2:], dataset[0])):
+        assert not np.array_equal(item[0]["source"], item[1]["source"])
+        for one, same in zip(item, other, strict=True):
+            assert np.array_equal(one["source"], same["source"])
+    assert np.array_equal(items[0]["source"], dataset.dataset[1]["source"])
+    copied = batch["net_input"]["source"].data_ptr() != items[0]["source"].ctypes.data
+    assert copied == (window is None)
 
 
 def test_collate_does_not_mistake_reordered_rows_for_the_batch_itself():

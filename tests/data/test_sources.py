@@ -147,3 +147,10 @@ def test_segments_without_ids_belong_together_if_they_stand_in_one_line(tmp_path
         write_mat(tmp_path / f"{name}.mat", 0, 0, 50)
     source = open_tsv(tmp_path, f"{tmp_path}\nmat\na\t50\t0\t0,1\nb\t50\t0\t0,1\n")
     assert [source.identity(row) for row in range(4)] == [0, 0, 1, 1]
+
+
+def test_without_patients_the_segments_of_one_recording_have_one(tmp_path):
+    for segment in range(2):
+        write_mat(tmp_path / f"r_{segment}.mat", 0, 0, 50, idx=7)
+    source = open_tsv(tmp_path, f"{tmp_path}\nmat\nr\t50\t0\t0,1\n")
+    assert [source.patient(row) for row in range(2)] == [7, 7]

@@ -199,3 +199,7 @@ def test_rows_shorter_than_a_span_are_masked_whole_by_the_fixed_share():
 def test_a_fixed_share_above_one_is_refused():
     with pytest.raises(ValueError, match=r"mask_prob must be in \[0, 1\]"):
         sample_fixed_mask(2, 64, 65, 10)
+
+
+def test_a_fixed_share_of_nothing_masks_nothing():
+    assert not sample_fixed_mask(3, 40, 0.0, 10).any()

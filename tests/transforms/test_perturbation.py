@@ -143,6 +143,48 @@ def test_the_generator_decides_and_the_values_change_in_place_as_float32(name):
     assert not np.array_equal(one, other)
 
 
+def one_of(row, leads, n):
+    values = np.random.default_rng((5, row)).normal(size=(len(leads), n)).astype(np.float32)
+    return EcgSignal(values, 250.0, leads)
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0])
+@pytest.mark.parametrize("n", [1, 64, 65, 501])
+@pytest.mark.parametrize(
+    ("name", "options", "leads"),
+    [
+        *((name, {}, STANDARD_LEADS) for name in NAMES),
+        *((name, {}, ("V1", "aVL")) for name in NAMES if name != "3kg"),
+        ("baseline_wander", {"k": 5, "max_freq": 40.0, "dependency": False}, STANDARD_LEADS),
+        ("baseline_shift", {"num_segment": 4, "shift_ratio": 0.4}, STANDARD_LEADS),
+        ("random_leads_masking", {"mask_leads_selection": "conditional"}, STANDARD_LEADS),
+    ],
+)
+def test_a_signal_of_a_batch_is_to_the_bit_what_it_is_alone(name, options, leads, n, p):
+    perturbation = build_perturbation(name, p, options)
+    alone, following = [], []
+    for row in range(12):
+        rng = np.random.default_rng((7, row))
+        alone.append(perturbation(one_of(row, leads, n), rng).values_mv)
+        following.append(rng.random())
+    if n > 1:  # a span of a fifth of one sample is none
+        touched = [not np.array_equal(alone[r], one_of(r, leads, n).values_mv) for r in range(12)]
+        assert any(touched)
+        assert p == 1 or not all(touched)
+    for batch in (range(12), range(11, -1, -1), [3], [5, 0], [2, 9, 4, 7, 11], [8, 1, 6]):
+        signals = [one_of(row, leads, n) for row in batch]
+        rngs = [np.random.default_rng((7, row)) for row in batch]
+        assert perturbation.batch(signals, rngs) is signals
+        for row, given, rng in zip(batch, signals, rngs, strict=True):
+            np.testing.assert_array_equal(given.values_mv, alone[row])
+            assert rng.random() == following[row]
+
+
+def test_a_batch_with_fewer_generators_than_signals_is_refused():
+    with pytest.raises(ValueError, match="shorter"):
+        EmgNoise().batch([signal(), signal()], [np.random.default_rng(0)])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_numpys_global_generator_is_not_touched(name):
     state = np.random.get_state()[1].copy()  # noqa: NPY002
@@ -228,8 +270,12 @@ def test_a_class_that_is_registered_brings_its_keys_along(own_registry):
     class Gain(Perturbation):
         gain: float = option(2.0, "gain: factor", low=0)
 
-        def apply(self, given, rng):
-            given.values_mv[:] *= self.gain
+        def draw(self, given, rng):
+            return ()
+
+        def apply(self, signals):
+            for given in signals:
+                given.values_mv[:] *= self.gain
 
     assert "gain" in available_perturbations()
     assert config_of_perturbations(FairseqDataclass)().gain == 2.0
@@ -242,7 +288,10 @@ def test_a_name_or_a_key_with_two_meanings_is_refused(own_registry):
     class Other(Perturbation):
         max_amplitude: float = option(0.5, "noises: largest amplitude", "mV", low=0)
 
-        def apply(self, given, rng):
+        def draw(self, given, rng):
+            return ()
+
+        def apply(self, signals):
             """Do nothing."""
 
     with pytest.raises(ValueError, match="'emg_noise' is registered already"):

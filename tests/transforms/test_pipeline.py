@@ -8,6 +8,7 @@ from fairseq_ecg.data.signal import EcgSignal
 from fairseq_ecg.transforms.filter import clean
 from fairseq_ecg.transforms.lead_mask import RandomLeadMask
 from fairseq_ecg.transforms.lead_selection import SelectLeads
+from fairseq_ecg.transforms.noise import BaselineShift, BaselineWander, EmgNoise, PowerlineNoise
 from fairseq_ecg.transforms.normalize import Standardize
 from fairseq_ecg.transforms.pipeline import Clean, Pipeline, build_pipeline
 
@@ -77,3 +78,33 @@ def test_all_randomness_comes_from_the_generator_that_is_given():
         for s in range(400)
     ]
     assert np.mean(silent) == pytest.approx(0.75, abs=0.03)  # two draws that differ, not one twice
+
+
+def test_signals_of_a_batch_are_what_they_are_alone_whatever_else_is_in_it():
+    noises = [noise(p=0.5) for noise in (PowerlineNoise, EmgNoise, BaselineWander, BaselineShift)]
+    pipeline = build_pipeline(
+        rows=(0, 2, 7), standardize=STATISTICS, perturbations=(*noises, RandomLeadMask(0.3, p=0.5))
+    )
+
+    def rng(row):
+        return np.random.default_rng((4, row))
+
+    alone = [pipeline(signal(), rng(row)).values_mv for row in range(10)]
+    assert len({values.tobytes() for values in alone}) > 5
+    for batch in (range(10), [9, 2, 5], [4]):
+        found = pipeline.batch([signal() for _ in batch], [rng(row) for row in batch])
+        for row, given in zip(batch, found, strict=True):
+            np.testing.assert_array_equal(given.values_mv, alone[row])
+            assert given.leads == ("I", "III", "V2")
+
+
+def test_transforms_of_a_batch_take_turns_with_each_signals_own_generator():
+    def add(given, rng):
+        given.values_mv[:] += rng.random(dtype=np.float32)
+        return given
+
+    pipeline = Pipeline((add, PowerlineNoise(), add))
+    together = pipeline.batch([signal(), signal()], [np.random.default_rng(s) for s in (1, 2)])
+    for seed, given in zip((1, 2), together, strict=True):
+        alone = pipeline(signal(), np.random.default_rng(seed))
+        np.testing.assert_array_equal(given.values_mv, alone.values_mv)

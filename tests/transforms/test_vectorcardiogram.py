@@ -107,7 +107,7 @@ def test_each_lead_is_silent_for_one_span_that_wraps_around_the_end(ratio, n):
     wrapped = set()
     for _ in range(50):
         values = np.ones((12, n), dtype=np.float32)
-        silence_spans(values, ratio, rng)
+        silence_spans(values, rng.integers(n, size=12), math.floor(ratio * n))
         silent = values == 0
         assert (silent.sum(axis=1) == math.floor(ratio * n)).all()
         around = np.concatenate([silent, silent[:, :1]], axis=1).astype(int)
