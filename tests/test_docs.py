@@ -19,7 +19,7 @@ import fairseq_ecg
 import fairseq_ecg_launch as launch
 from fairseq_ecg.cli.main import build_parser
 from fairseq_ecg.data.ledger import REASONS
-from fairseq_ecg.tasks._base import EcgTaskConfig
+from fairseq_ecg.tasks._config import EcgTaskConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = sorted(

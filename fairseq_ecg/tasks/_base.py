@@ -7,7 +7,6 @@ all processes, once per epoch. Checkpoints: the input contract and the early-sto
 
 import logging
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -15,10 +14,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from fairseq import checkpoint_utils
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
-from omegaconf import II, MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from fairseq_ecg import engine, preflight
 from fairseq_ecg.contract import INPUT_KEYS, InputContract, check
@@ -27,105 +26,17 @@ from fairseq_ecg.data.leads import choose_leads
 from fairseq_ecg.data.manifest import Manifest, read_manifest
 from fairseq_ecg.data.signal import MILLIVOLTS, STANDARD_DEVIATIONS
 from fairseq_ecg.data.sources import Source, StandardizedSource, open_source
-from fairseq_ecg.transforms.normalize import Standardize
-from fairseq_ecg.transforms.perturbation import (
-    build_perturbation,
-    config_of_perturbations,
-    perturbation_keys,
+from fairseq_ecg.tasks._config import (
+    EcgTaskConfig,
+    build_perturbations,
+    build_standardize,
+    check_supported,
+    plain,
+    standardizes_records,
 )
 from fairseq_ecg.transforms.pipeline import Pipeline, build_pipeline
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class EcgTaskConfig(config_of_perturbations(FairseqDataclass)):
-    """Keys of every task; those of fairseq-signals keep their names and meaning.
-
-    The options of the perturbations stand with them, in ``transforms/``.
-    """
-
-    data: str = field(default=MISSING, metadata={"help": "folder with train.tsv, valid.tsv, ..."})
-    leads_to_load: Any = field(
-        default=None,
-        metadata={
-            "help": "leads to use: numbers 0..11 or names ('[0, 1]', [I, II]), a set (3-lead), or "
-            "a set with the other rows silent (P-3); null: all"
-        },
-    )
-    enable_padding_leads: bool = field(
-        default=False,
-        metadata={"help": "keep all 12 rows and silence the leads that are not loaded"},
-    )
-    sample_rate: Optional[float] = field(
-        default=None, metadata={"help": "rate the recordings must have, in Hz; null: any"}
-    )
-    segment_s: Optional[float] = field(
-        default=None,
-        metadata={
-            "help": "cut recordings into windows of this many seconds; null: keep them whole"
-        },
-    )
-    enable_padding: bool = field(
-        default=True,
-        metadata={"help": "pad a batch to its longest item; otherwise crop it to its shortest"},
-    )
-    max_sample_size: Optional[int] = field(
-        default=None, metadata={"help": "crop longer items to this many samples"}
-    )
-    min_sample_size: Optional[int] = field(
-        default=None, metadata={"help": "leave out recordings with fewer samples (training only)"}
-    )
-    filter: bool = field(
-        default=False, metadata={"help": "remove baseline wander and mains hum from each lead"}
-    )
-    standardize: ChoiceEnum(["none", "record"]) = field(  # type: ignore[valid-type]
-        default="none",
-        metadata={
-            "help": "record: scale each lead by mean and deviation of the whole recording (ECG-FM)"
-        },
-    )
-    normalize: bool = field(
-        default=False, metadata={"help": "scale each lead by the statistics of mean_path, std_path"}
-    )
-    mean_path: Optional[str] = field(
-        default=None, metadata={"help": "text file with the mean of each of the 12 leads, in mV"}
-    )
-    std_path: Optional[str] = field(
-        default=None,
-        metadata={"help": "text file with the deviation of each of the 12 leads, in mV"},
-    )
-    perturbation_mode: Any = field(
-        default=None, metadata={"help": "list of perturbations of training segments, in this order"}
-    )
-    p: Any = field(
-        default=1.0, metadata={"help": "probability of each perturbation, one for all or one each"}
-    )
-    rebuild_batches: bool = field(
-        default=False,
-        metadata={"help": "cut new batches each epoch; false: once, as fairseq-signals does"},
-    )
-    autocast_bf16: bool = field(
-        default=False, metadata={"help": "run forward passes in bfloat16 where that is safe"}
-    )
-    compile: bool = field(default=False, metadata={"help": "compile the model with torch.compile"})
-    seed: int = II("common.seed")
-
-    leads_bucket: Any = field(
-        default=None, metadata={"help": "accepted for old presets; only null is supported"}
-    )
-    bucket_selection: str = field(
-        default="uniform", metadata={"help": "accepted for old presets; unused"}
-    )
-    num_batch_buckets: int = field(
-        default=0, metadata={"help": "accepted for old presets; only 0 is supported"}
-    )
-    precompute_mask_indices: bool = field(
-        default=False, metadata={"help": "accepted for old presets; only false is supported"}
-    )
-    inferred_w2v_config: Any = field(
-        default=None, metadata={"help": "accepted for old presets; unused"}
-    )
 
 
 class EcgTask(FairseqTask):
@@ -140,10 +51,10 @@ class EcgTask(FairseqTask):
 
     def __init__(self, cfg: EcgTaskConfig) -> None:
         super().__init__(cfg)
-        _check_supported(cfg)
-        self.leads = choose_leads(_plain(cfg.leads_to_load), cfg.enable_padding_leads)
-        self.standardize = _standardize(cfg)
-        self.perturbations = _perturbations(cfg)
+        check_supported(cfg)
+        self.leads = choose_leads(plain(cfg.leads_to_load), cfg.enable_padding_leads)
+        self.standardize = build_standardize(cfg)
+        self.perturbations = build_perturbations(cfg)
         self.autocast_bf16 = cfg.autocast_bf16
         self.stop = engine.GracefulStop()
         self._scores: List[Dict[str, np.ndarray]] = []
@@ -231,7 +142,7 @@ class EcgTask(FairseqTask):
                 already.
         """
         source = open_source(manifest, self.cfg.sample_rate)
-        return StandardizedSource(source) if _standardizes_records(self.cfg) else source
+        return StandardizedSource(source) if standardizes_records(self.cfg) else source
 
     def build_dataset(self, manifest: Manifest, source: Source, training: bool) -> BaseEcgDataset:
         """Return the dataset of a split; tasks add labels or views around ``segments``."""
@@ -420,7 +331,7 @@ class EcgTask(FairseqTask):
             "rate_hz": self.cfg.sample_rate,
             "leads": list(self.leads.leads),
             "unit": self._unit(MILLIVOLTS),
-            "standardize": "record" if _standardizes_records(self.cfg) else "none",
+            "standardize": "record" if standardizes_records(self.cfg) else "none",
             "normalize": self.cfg.normalize,
             "filter": self.cfg.filter,
             "segment_s": self.cfg.segment_s,
@@ -458,7 +369,7 @@ class EcgTask(FairseqTask):
 
     def _unit(self, of_source: str) -> str:
         """Return the unit of what the network sees, given that of the recordings."""
-        if self.cfg.normalize or _standardizes_records(self.cfg):
+        if self.cfg.normalize or standardizes_records(self.cfg):
             return STANDARD_DEVIATIONS
         return of_source
 
@@ -495,49 +406,3 @@ def gather_scores(parts: List[Dict[str, np.ndarray]]) -> Optional[Dict[str, np.n
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     _, first = np.unique(joined["id"], return_index=True)
     return {key: values[first] for key, values in joined.items()}
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
-def _check_supported(cfg: EcgTaskConfig) -> None:
-    reasons = {
-        "leads_bucket": "choose leads with task.leads_to_load, or mask them at random with "
-        "task.perturbation_mode=[random_leads_masking]",
-        "num_batch_buckets": "batches are cut from recordings in the order of their length anyway",
-        "precompute_mask_indices": "the model draws its masks itself",
-    }
-    for key, way_out in reasons.items():
-        if cfg.get(key):
-            raise ValueError(f"task.{key}={cfg[key]} is not supported; leave it out: {way_out}")
-
-
-def _standardizes_records(cfg: EcgTaskConfig) -> bool:
-    return str(getattr(cfg.standardize, "value", cfg.standardize)) == "record"
-
-
-def _standardize(cfg: EcgTaskConfig) -> Optional[Standardize]:
-    if not cfg.normalize:
-        return None
-    if _standardizes_records(cfg):
-        raise ValueError(
-            "task.normalize=true scales millivolts, but task.standardize=record leaves none; "
-            "give one of them"
-        )
-    if not cfg.mean_path or not cfg.std_path:
-        raise ValueError("task.normalize=true needs task.mean_path and task.std_path")
-    return Standardize.from_files(cfg.mean_path, cfg.std_path)
-
-
-def _perturbations(cfg: EcgTaskConfig) -> list:
-    names = _plain(cfg.perturbation_mode) or []
-    names = [names] if isinstance(names, str) else names
-    p = _plain(cfg.p)
-    each = [float(v) for v in (p if isinstance(p, list) else [p])]
-    if len(each) == 1:
-        each = each * len(names)
-    if len(each) != len(names):
-        raise ValueError(f"task.p has {len(each)} values for {len(names)} perturbations: {names}")
-    options = {key: _plain(cfg[key]) for key in perturbation_keys() if key in cfg}
-    return [build_perturbation(name, q, options) for name, q in zip(names, each, strict=True)]

@@ -14,7 +14,8 @@ from fairseq_ecg.data.label_arrays import read_label_array
 from fairseq_ecg.data.manifest import LABELS_FILE, Manifest, read_classes
 from fairseq_ecg.data.sources import Source
 from fairseq_ecg.data.wrappers import LabelledDataset
-from fairseq_ecg.tasks._base import EcgTask, EcgTaskConfig
+from fairseq_ecg.tasks._base import EcgTask
+from fairseq_ecg.tasks._config import EcgTaskConfig, word
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class EcgClassificationTask(EcgTask):
 
     def epoch_metrics(self, scores: Dict[str, np.ndarray]) -> Dict[str, float]:
         """Return the criterion's metrics over all segments, or over all recordings."""
-        if str(getattr(self.cfg.score_per, "value", self.cfg.score_per)) == "record":
+        if word(self.cfg.score_per) == "record":
             scores = average_per_record(scores)
         return self.criterion.epoch_metrics(scores["probability"], scores["label"])
 

@@ -18,7 +18,8 @@ from fairseq_ecg.data.dataset import BaseEcgDataset, Windows, central_windows, c
 from fairseq_ecg.data.manifest import LABELS_FILE, Manifest, read_manifest
 from fairseq_ecg.data.sources import Source
 from fairseq_ecg.data.wrappers import LabelledDataset, ProbesAndGallery
-from fairseq_ecg.tasks._base import EcgTask, EcgTaskConfig
+from fairseq_ecg.tasks._base import EcgTask
+from fairseq_ecg.tasks._config import EcgTaskConfig, word
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class EcgIdentificationTask(EcgTask):
 
     def cut(self, n_samples: np.ndarray, window: Optional[int], training: bool) -> Windows:
         """Return all windows in training, else what ``task.score_per`` says."""
-        per_record = str(getattr(self.cfg.score_per, "value", self.cfg.score_per)) == "record"
+        per_record = word(self.cfg.score_per) == "record"
         return (cut_windows if training or per_record else central_windows)(n_samples, window)
 
     def epoch_metrics(self, scores: Dict[str, np.ndarray]) -> Dict[str, float]:

@@ -16,7 +16,8 @@ from fairseq_ecg.data.manifest import Manifest
 from fairseq_ecg.data.signal import MILLIVOLTS
 from fairseq_ecg.data.sources import Source
 from fairseq_ecg.data.wrappers import DrawnViews, LeadViews, SegmentPairs, pair_windows
-from fairseq_ecg.tasks._base import EcgTask, EcgTaskConfig
+from fairseq_ecg.tasks._base import EcgTask
+from fairseq_ecg.tasks._config import EcgTaskConfig, word
 from fairseq_ecg.transforms.lead_mask import LeadMask
 from fairseq_ecg.transforms.perturbation import build_perturbation
 from fairseq_ecg.transforms.pipeline import Pipeline
@@ -90,7 +91,7 @@ class EcgPretrainingTask(EcgTask):
 
     def __init__(self, cfg: EcgPretrainingConfig) -> None:
         super().__init__(cfg)
-        chosen = _word(cfg.views)
+        chosen = word(cfg.views)
         if chosen == "auto":
             name = str(cfg.criterion_name)
             chosen = "cmsc" if "cmsc" in name else _VIEWS_OF.get(name, "single")
@@ -128,7 +129,7 @@ class EcgPretrainingTask(EcgTask):
                 f"recordings of {source.corpus} are in {source.unit}; give task.standardize=none, "
                 "or recordings that were not scaled when they were prepared"
             )
-        by_patient = _word(self.cfg.positives) == "patient"
+        by_patient = word(self.cfg.positives) == "patient"
         identity = source.patient if by_patient else source.identity
         segments = self.segments(source, training, identity=identity)
         if self.views.copies > 1:
@@ -200,10 +201,6 @@ class EcgPretrainingTask(EcgTask):
         if self.views.leads:
             contract["leads"] = None  # the network takes one lead, whichever
         return contract
-
-
-def _word(choice: Any) -> str:
-    return str(getattr(choice, "value", choice))
 
 
 def _manifest_groups(manifest: Manifest, rows: list[int]) -> list[list[int]]:
