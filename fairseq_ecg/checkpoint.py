@@ -251,6 +251,14 @@ def _load(path: str) -> Any:
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint file; check the path")
     if not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            is_pickle = file.read(1) == b"\x80"
+        if is_pickle:
+            raise CheckpointError(
+                f"{path} is a bare pickle, or was written by torch before 1.6, which is one too. "
+                "Nothing in it was executed; if you trust its author, let them save it again with "
+                "a current torch.save"
+            )
         raise CheckpointError(
             f"{path} is truncated or was not written by torch.save (it is no whole zip archive). "
             "Nothing in it was executed; fetch it again or use an older checkpoint"
@@ -290,8 +298,10 @@ def _check_layout(path: str | Path, raw: Any) -> None:
     for name, part in (("model", state), ("cfg", cfg)):
         if not isinstance(part, dict):
             found = ", ".join(sorted(map(str, raw))[:8]) or "nothing"
+            bare = all(map(torch.is_tensor, raw.values())) and bool(raw)
+            hint = "; it looks like a bare state dict, without the configuration" if bare else ""
             raise CheckpointError(
-                f"{path} is no checkpoint of a model: it has no {name!r} (found: {found})"
+                f"{path} is no checkpoint of a model: it has no {name!r} (found: {found}){hint}"
             )
     if not isinstance(cfg.get("model"), dict):
         raise CheckpointError(f"{path} is no checkpoint of a model: its cfg has no model section")

@@ -160,11 +160,13 @@ def _lead_fault(expected: InputContract, given: InputContract) -> str:
 def _unit_fault(expected: InputContract, given: InputContract) -> str:
     if expected.unit == STANDARD_DEVIATIONS:
         way_out = "set task.standardize=record, which scales each recording by its own statistics"
-    else:
+    elif given.standardize == "record":
         way_out = (
-            "set task.standardize=none; recordings that were scaled when they were prepared must "
-            "be prepared again, in millivolts"
+            "set task.standardize=none, if that is what scales them; recordings that were scaled "
+            "when they were prepared must be prepared again, in millivolts"
         )
+    else:
+        way_out = "the recordings were scaled when they were prepared; prepare them in millivolts"
     return f"samples in {expected.unit}, but gets {given.unit}: {way_out}"
 
 

@@ -252,9 +252,11 @@ def _check_data(cfg: DictConfig) -> None:
     for manifest in _manifests(cfg):
         if not (folder / f"{manifest}.tsv").is_file():
             there = [path.stem for path in sorted(folder.glob("*.tsv"))]
+            below = sorted(folder.glob(f"*/{manifest}.tsv"))
+            hint = f"; give task.data={below[0].parent}" if below else near_misses(manifest, there)
             raise ConfigError(
                 f"task.data={data} has no {manifest}.tsv"
-                f"{near_misses(manifest, there)} (there are: {', '.join(there) or 'no manifests'})"
+                f"{hint} (there are: {', '.join(there) or 'no manifests'})"
             )
 
 

@@ -135,7 +135,10 @@ def test_torch_refuses_such_an_object_even_if_the_scan_overlooks_it(small, tmp_p
 def test_a_plain_pickle_is_refused_and_not_run(tmp_path):
     trace, path = tmp_path / "trace", tmp_path / "a.pt"
     path.write_bytes(pickle.dumps(_Trap(trace)))
-    with pytest.raises(CheckpointError, match="truncated or was not written by torch.save"):
+    with pytest.raises(
+        CheckpointError,
+        match="bare pickle, or was written by torch before 1.6.*Nothing in it was exec",
+    ):
         read_checkpoint(path)
     assert not trace.exists()
 

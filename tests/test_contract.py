@@ -177,7 +177,7 @@ def test_recordings_that_fit_are_trained_on_and_the_contract_names_both_stages(d
     ("contract", "keys", "message"),
     [
         ({"rate_hz": 500.0}, {}, "expects 500 Hz, but the recordings have 100 Hz.*--rate 500"),
-        ({}, {"leads_to_load": "I,II"}, r"expects 12 leads.*gets 2 \(I, II\)"),
+        ({}, {"leads_to_load": "I,II"}, "takes 12 leads, but the task gives 2: .*leads_to_load=P-3"),
         ({"unit": SD, "standardize": "record"}, {}, "expects samples in standard deviations.*gets mV"),
         ({}, {"standardize": "record"}, "expects samples in mV, but gets standard deviations"),
         ({}, {"filter": True}, "set task.filter=false"),

@@ -32,11 +32,14 @@ def read_label_array(path: str | Path) -> tuple[np.ndarray, list[str] | None]:
     try:
         labels = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise LabelArrayError(f"{path} cannot be read as an array of labels: {error}") from error
+        raise LabelArrayError(
+            f"{path} cannot be read as an array of labels; objects are never unpickled: save "
+            f"numbers (y.astype('float32')). numpy says: {error}"
+        ) from error
     if labels.ndim != 2 or labels.dtype.kind not in "fiub":
         raise LabelArrayError(
             f"{path} must be an array [N, K], but has numbers of type {labels.dtype} and the shape "
-            f"{labels.shape}"
+            f"{labels.shape}" + ("; for one class save y[:, None]" if labels.ndim == 1 else "")
         )
     definition = path.parent / LABEL_DEFINITION_FILE
     names = read_label_names(definition) if definition.is_file() else None

@@ -67,7 +67,9 @@ def read_segment(path: str | Path) -> Segment:
     if values.dtype.kind not in "fiu":
         raise RecordError("bad_mat", f"{path}: feats must hold numbers, got {values.dtype}")
     if values.ndim != 2 or values.shape[0] != len(STANDARD_LEADS):
-        raise RecordError("wrong_leads", f"{path}: feats must be [12, T], got {values.shape}")
+        transposed = values.ndim == 2 and values.shape[1] == len(STANDARD_LEADS)
+        hint = "; it looks transposed: save feats.T" if transposed else ""
+        raise RecordError("wrong_leads", f"{path}: feats must be [12, T], got {values.shape}{hint}")
     if values.shape[1] == 0:
         raise RecordError("empty", f"{path}: feats must have samples, but has none")
     values = values.astype(np.float32, copy=False)

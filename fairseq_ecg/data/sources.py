@@ -99,15 +99,18 @@ def read_recording(path: str | Path) -> EcgSignal:
             ``.hea``.
 
     Returns:
-        The twelve standard leads, in the unit of the file; those that it does not have are
-        silent.
+        The twelve standard leads, in mV; those that it does not have are silent.
 
     Raises:
-        RecordError: If the file cannot be read, or samples are missing.
+        RecordError: If the file cannot be read, samples are missing, or they are not in mV.
     """
     path = Path(path)
     segment = path.suffix == ".mat" and not path.with_suffix(".hea").exists()
     loaded = read_segment(path) if segment else _load_wfdb(path)
+    if loaded.unit != MILLIVOLTS:
+        raise RecordError(
+            "wrong_unit", f"{path} is in {loaded.unit}; give a recording in millivolts"
+        )
     return EcgSignal(loaded.values, loaded.rate_hz, STANDARD_LEADS)
 
 
@@ -196,7 +199,9 @@ class FolderSource:
         segment = self._load(row)
         if segment.rate_hz != self.rate_hz:
             raise RecordError(
-                "wrong_rate", f"{self.names[row]} has {segment.rate_hz:g} Hz, not {self.rate_hz:g}"
+                "wrong_rate",
+                f"{self.names[row]} has {segment.rate_hz:g} Hz, {self.names[0]} {self.rate_hz:g} "
+                "Hz; a manifest must hold recordings of one rate",
             )
         if segment.unit != self.unit:
             raise RecordError(
@@ -207,7 +212,9 @@ class FolderSource:
         values = segment.values
         if values.shape[1] < stop:
             raise RecordError(
-                "truncated", f"{self.names[row]} has {values.shape[1]} samples, not {stop}"
+                "truncated",
+                f"{self._root / self.names[row]} has {values.shape[1]} samples, but its manifest "
+                f"says {stop} or more; correct the manifest",
             )
         if out is None:
             return values[:, start:stop].copy()

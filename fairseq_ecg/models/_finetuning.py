@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
 from fairseq_ecg.checkpoint import Checkpoint, CheckpointError, load_weights, read_checkpoint
-from fairseq_ecg.contract import InputContract
+from fairseq_ecg.contract import ContractError, InputContract
 from fairseq_ecg.models._encoder import (
     EcgEncoder,
     encoder_class_of,
@@ -275,7 +275,7 @@ def _check_leads(encoder: EcgEncoder, task: Any, path: str) -> None:
             "keep the others as silent rows with task.enable_padding_leads=true, or a set such as "
             "task.leads_to_load=P-3"
         )
-    raise ValueError(
+    raise ContractError(
         f"the encoder in {path} takes {encoder.in_d} leads, but the task gives {given}: {way_out}"
     )
 

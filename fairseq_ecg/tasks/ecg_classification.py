@@ -127,8 +127,23 @@ class EcgClassificationTask(EcgTask):
                 "holds no label; give task.label_file"
             )
         if self.label_array is not None:
-            return self.label_array[[_label_row(source, r, len(self.label_array)) for r in rows]]
+            return self.label_array[[self._label_row(source, row) for row in rows]]
         return _stack([_own_label(source, r) for r in rows], source.names)
+
+    def _label_row(self, source: Source, row: int) -> int:
+        index, count = source.label_row(row), len(self.label_array)
+        name, file = source.names[row], self.cfg.label_file
+        if index is None:
+            raise ValueError(
+                f"{name} has no idx, the row of its labels in task.label_file={file}; give the "
+                "segments an idx, or put their label into them and leave task.label_file out"
+            )
+        if not 0 <= index < count:
+            raise ValueError(
+                f"{name}: idx is {index}, but task.label_file={file} has the rows 0 to "
+                f"{count - 1}; is it the array of these segments?"
+            )
+        return index
 
     def _input_contract(self) -> Dict[str, Any]:
         return {**super()._input_contract(), "labels": self.label_names}
@@ -197,15 +212,6 @@ def _check_shares(labels: np.ndarray, names: List[str]) -> None:
             f"a share between ({len(wrong)} are not); give 0 where a label is unknown, or leave "
             "the recording out of the manifest"
         )
-
-
-def _label_row(source: Source, row: int, count: int) -> int:
-    index = source.label_row(row)
-    if index is None or not 0 <= index < count:
-        raise ValueError(
-            f"{source.names[row]}: idx is {index}, but task.label_file has {count} rows"
-        )
-    return index
 
 
 def _own_label(source: Source, row: int) -> np.ndarray:

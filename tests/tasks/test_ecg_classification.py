@@ -127,9 +127,9 @@ def test_labels_that_are_no_shares_are_refused_by_name(segments, value, shown):
 @pytest.mark.parametrize(
     ("idx", "message"),
     [
-        ({"idx": 6}, "s1.mat: idx is 6, but task.label_file has 6 rows"),
-        ({"idx": -1}, "s1.mat: idx is -1, but task.label_file has 6 rows"),
-        ({}, "s1.mat: idx is None, but task.label_file has 6 rows"),
+        ({"idx": 6}, "s1.mat: idx is 6, but task.label_file=.*y.npy has the rows 0 to 5"),
+        ({"idx": -1}, "s1.mat: idx is -1, but task.label_file=.*y.npy has the rows 0 to 5"),
+        ({}, "s1.mat has no idx, the row of its labels in task.label_file=.*y.npy; give"),
     ],
 )
 def test_an_idx_outside_the_label_file_is_refused_by_name(segments, idx, message):
