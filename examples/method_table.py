@@ -40,18 +40,21 @@ class Method:
         leads: Leads of probe and fine-tuning.
         cost: Time of an update of pretraining, compared with the other methods; there are fewer
             updates in this proportion.
+        overrides: Of probe and fine-tuning.
     """
 
     name: str
     preset: str | None
     leads: str = "12-lead"
     cost: int = 1
+    overrides: tuple[str, ...] = ()
 
 
 METHODS = (
     Method(SCRATCH, None),
     Method("wav2vec 2.0 + RLM", "w2v_rlm_small"),
     Method("W2V+CMSC+RLM", "w2v_cmsc_rlm_small"),
+    Method("ECG-FM", "ecg_fm_small", overrides=("task.standardize=record",)),
     Method("CMSC", "cmsc_small"),
     Method("SimCLR + RLM", "simclr_rlm_small"),
     Method("3KG", "3kg_small"),
@@ -123,7 +126,7 @@ class Study:
         else:
             words += [f"model.model_path={checkpoint}"]
             words += [PROTOCOLS[protocol]] if PROTOCOLS[protocol] else []
-        trained = self.run(folder, words)
+        trained = self.run(folder, [*words, *method.overrides])
         return self.score(trained)
 
     def score(self, checkpoint: Path) -> dict[str, float]:
