@@ -171,7 +171,7 @@ def test_commands_are_understood_by_the_real_parsers(words):
         targets = re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
         assert words[1] in targets
         return
-    if words[0] == "python" and words[1].startswith("benchmarks/"):
+    if words[0] == "python" and words[1].startswith(("benchmarks/", "examples/")):
         source = (REPOSITORY / words[1]).read_text()
         assert all(f'"{word}"' in source for word in words[2:] if word.startswith("--"))
         return
