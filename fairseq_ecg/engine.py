@@ -27,6 +27,7 @@ from fairseq.file_io import PathManager
 from fairseq.models import distributed_fairseq_model
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
+from torch.utils.data import dataloader
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +152,17 @@ def _worker_loop(*args: typing.Any) -> None:
     _torch_worker_loop(*args)
 
 
+class _MultiProcessingDataLoaderIter(dataloader._MultiProcessingDataLoaderIter):
+    """Starts its workers with SIGTERM held back, so that none dies before it can look."""
+
+    def __init__(self, loader: torch.utils.data.DataLoader) -> None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            super().__init__(loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _torch_worker_loop = torch.utils.data._utils.worker._worker_loop
 
 
@@ -162,6 +174,7 @@ def keep_loader_workers_through_sigterm() -> None:
     when it is gone.
     """
     torch.utils.data._utils.worker._worker_loop = _worker_loop
+    dataloader._MultiProcessingDataLoaderIter = _MultiProcessingDataLoaderIter
 
 
 def seed_apart(seed: int, update: int) -> None:

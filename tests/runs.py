@@ -92,6 +92,7 @@ def _target(arguments: list[str], cwd: str, environment: dict[str, str], output:
     os.setsid()  # so that a kill reaches the loader workers too
     os.chdir(cwd)
     os.environ.update(environment)
+    multiprocessing.set_start_method("fork", force=True)  # as a run has it outside the tests
     os.environ["OMP_NUM_THREADS"] = "1"
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)

@@ -87,7 +87,12 @@ def test_a_preset_takes_one_step_on_recordings_and_the_loss_is_finite(preset, co
     indices = dataset.batch_by_size(dataset.ordered_indices(), None, cfg.dataset.batch_size)[0]
     sample = dataset.collater(dataset.__getitems__(indices))
 
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    frozen = cfg.model.get("freeze_finetune_updates", 0) > 0
+    parameters = [
+        p
+        for name, p in model.named_parameters()
+        if p.requires_grad and not (frozen and name.startswith("encoder."))
+    ]
     optimizer = optim.build_optimizer(cfg.optimizer, parameters)
     scheduler = lr_scheduler.build_lr_scheduler(cfg.lr_scheduler, optimizer)
     scheduler.step_begin_epoch(1)
