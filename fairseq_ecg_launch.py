@@ -4,9 +4,10 @@ This module lies outside the package ``fairseq_ecg`` on purpose: fairseq imports
 itself, under the name and from the place it was given, and refuses a package that was imported
 from elsewhere before. So everything up to the choice of the user directory happens here.
 
-``fairseq-hydra-train`` is fairseq's own command with five things added: it takes
+``fairseq-hydra-train`` is fairseq's own command with six things added: it takes
 ``--user-dir`` literally, finds presets by name, takes options and overrides in any order, sets up
-processes started by torchrun, and checks the whole configuration before any work starts.
+processes started by torchrun, checks the whole configuration before any work starts, and puts what
+our code refuses later, while task, model and data are built, into one line.
 """
 
 import difflib
@@ -19,7 +20,9 @@ import sys
 import warnings
 from argparse import Namespace
 from collections.abc import Sequence
+from opcode import opmap
 from pathlib import Path
+from traceback import walk_tb
 
 PACKAGE = "fairseq_ecg"
 REINSTALL = "pip install --force-reinstall --no-deps fairseq-ecg (in a checkout: .)"
@@ -41,6 +44,8 @@ _FLAGS_WITH_VALUE = {
     *("--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp"),
     *("--package", "-p", "--cfg", "-c", "--info", "-i", "--experimental-rerun"),
 }
+# Functions of fairseq, and of our tasks, below which a run is being put together.
+_BUILDING = {"setup_task", "build_model", "build_criterion", "load_dataset", "load_checkpoint"}
 _NOISE = (
     "torch.cuda.amp",
     "pin_memory",
@@ -119,7 +124,10 @@ def find_config_dir(value: str) -> str:
 
 
 def suggest(name: str, known: Sequence[str]) -> str:
-    """Return "; did you mean ...?" for near misses of ``name``, or an empty string."""
+    """Return "; did you mean ...?" for near misses of ``name``, or an empty string.
+
+    The package's own ``did_you_mean`` cannot be had yet when this is needed.
+    """
     near = difflib.get_close_matches(name, [str(k) for k in known], n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
@@ -329,6 +337,54 @@ def _single_overrides(line: CommandLine) -> list[str]:
     return [o.input_line for o in parsed if not o.is_sweep_override()]
 
 
+# --- refusals of a run that has started ----------------------------------------------------------
+
+
+def train_or_refuse(cfg: object, **kwargs: object) -> None:
+    """Train as fairseq does; what our code refuses while it builds ends with one line and status 2.
+
+    With ``HYDRA_FULL_ERROR=1``, or for any other error, the traceback stays.
+
+    Args:
+        cfg: The whole configuration.
+        **kwargs: What fairseq passes on.
+    """
+    from fairseq_cli.train import main
+
+    try:
+        main(cfg, **kwargs)
+    except ValueError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_refusal(error):
+            raise
+        print(f"fairseq-ecg: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def is_refusal(error: ValueError) -> bool:
+    """Return whether our code has raised an error on purpose while the run was put together.
+
+    That is an error class of ours, or a ValueError of a ``raise`` in our code: one that a call
+    inside it has met, such as ``int("x")``, is a bug.
+
+    Args:
+        error: What has ended the run.
+    """
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    if not _BUILDING & {frame.f_code.co_name for frame in frames}:
+        return False
+    if _is_ours(type(error).__module__):
+        return True
+    last = error.__traceback__
+    while last.tb_next is not None:
+        last = last.tb_next
+    raised = last.tb_frame.f_code.co_code[last.tb_lasti] == opmap["RAISE_VARARGS"]
+    return raised and _is_ours(frames[-1].f_globals.get("__name__", ""))
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == PACKAGE
+
+
 # --- the commands -------------------------------------------------------------------------------
 
 
@@ -356,12 +412,13 @@ def train(arguments: Sequence[str]) -> None:
     import torch
 
     line.overrides += torchrun_overrides(dict(os.environ), torch.cuda.device_count())
-    from fairseq_cli.hydra_train import cli_main
+    from fairseq_cli import hydra_train as stock
 
     if not line.only_shows:
         compose(line)
     sys.argv = [sys.argv[0], *line.for_hydra()]
-    cli_main()
+    stock.pre_main = train_or_refuse
+    stock.cli_main()
 
 
 def hydra_train() -> None:

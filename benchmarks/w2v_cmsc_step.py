@@ -27,9 +27,10 @@ from torch import Tensor
 from fairseq_ecg.corpora._build import build_manifest
 from fairseq_ecg.corpora.synthetic import generate
 from fairseq_ecg.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
-from fairseq_ecg.data.dataset import EcgDataset, cut_windows
+from fairseq_ecg.data.dataset import EcgDataset
 from fairseq_ecg.data.manifest import read_manifest
 from fairseq_ecg.data.sources import open_source
+from fairseq_ecg.data.windows import cut_windows
 from fairseq_ecg.models import ecg_wav2vec2
 from fairseq_ecg.modules.masking import masked_positions, sample_span_mask
 from fairseq_ecg.modules.negatives import sample_negatives

@@ -6,7 +6,6 @@ harmless classes, and there is no other way in.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from fairseq_ecg import interop
+from fairseq_ecg._near_misses import did_you_mean
 from fairseq_ecg.contract import CONTRACT_KEYS
 from fairseq_ecg.engine import safe_globals
 from fairseq_ecg.modules.layer_spec import parse_layers
@@ -85,13 +85,7 @@ def read_checkpoint(path: str | Path, kind: str | None = None) -> Checkpoint:
     raw = _load(str(path))
     _check_layout(path, raw)
     parts = _ours(path, raw, kind) or _converted(path, raw, kind)
-    criterion_cfg = raw["cfg"].get("criterion")
-    checkpoint = Checkpoint(
-        path=str(path),
-        num_updates=_num_updates(raw),
-        criterion_cfg=dict(criterion_cfg) if isinstance(criterion_cfg, dict) else {},
-        **parts,
-    )
+    checkpoint = Checkpoint(path=str(path), num_updates=_num_updates(raw), **parts)
     _check_model(checkpoint)
     for remark in checkpoint.remarks:
         logger.warning("%s: %s", path, remark)
@@ -118,8 +112,8 @@ def build_model(checkpoint: Checkpoint, **overrides: Any) -> BaseFairseqModel:
     for key in overrides:
         if key not in known:
             raise CheckpointError(
-                f"{checkpoint.model_name} has no key {key!r}{_near(key, known)}; it cannot be "
-                "overridden"
+                f"{key!r} cannot be overridden: {checkpoint.model_name} has no such key"
+                f"{did_you_mean(key, known)}"
             )
     try:
         cfg = model_config(checkpoint) | overrides
@@ -167,6 +161,7 @@ def file_content(checkpoint: Checkpoint) -> dict[str, Any]:
         "cfg": {
             "model": {**model_config(checkpoint), "_name": checkpoint.model_name},
             "task": checkpoint.task_cfg,
+            "criterion": checkpoint.criterion_cfg,
         },
         "model": checkpoint.state,
         "criterion": None,
@@ -345,10 +340,12 @@ def _num_updates(raw: Mapping[str, Any]) -> int:
 
 
 def _parts(raw: Mapping[str, Any], contract: Mapping[str, Any]) -> dict[str, Any]:
+    criterion_cfg = raw["cfg"].get("criterion")
     return {
         "model_name": raw["cfg"]["model"].get("_name"),
         "model_cfg": dict(raw["cfg"]["model"]),
         "task_cfg": dict(raw["cfg"].get("task") or {}),
+        "criterion_cfg": dict(criterion_cfg) if isinstance(criterion_cfg, dict) else {},
         "state": dict(raw["model"]),
         "contract": {**dict.fromkeys(CONTRACT_KEYS), "source_format": FORMAT, **contract},
         "format": FORMAT,
@@ -371,7 +368,7 @@ def _check_model(checkpoint: Checkpoint) -> None:
     ours = {n for n, model in MODEL_REGISTRY.items() if model.__module__.startswith("fairseq_ecg.")}
     if name not in ours:
         raise CheckpointError(
-            f"{checkpoint.path}: its model {name!r} is not known{_near(str(name), ours)}; "
+            f"{checkpoint.path}: its model {name!r} is not known{did_you_mean(name, ours)}; "
             f"known models: {', '.join(sorted(ours))}"
         )
     layers = checkpoint.model_cfg.get("conv_feature_layers")
@@ -382,8 +379,3 @@ def _check_model(checkpoint: Checkpoint) -> None:
             raise CheckpointError(
                 f"{checkpoint.path}: conv_feature_layers: {error}. Nothing was executed"
             ) from error
-
-
-def _near(name: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=2)
-    return f" (did you mean {' or '.join(near)}?)" if near else ""

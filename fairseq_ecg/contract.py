@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,13 @@ import numpy as np
 from fairseq_ecg.data.signal import STANDARD_DEVIATIONS
 
 # What decides whether recordings mean the same to a network; a classifier adds its labels.
-INPUT_KEYS = ("rate_hz", "leads", "unit", "normalize", "filter")
+INPUT_KEYS = (
+    *("rate_hz", "leads", "unit", "standardize", "normalize"),
+    *("filter", "highpass_hz", "lowpass_hz"),
+)
+
+
+_LISTS = ("leads", "present_leads", "labels")
 
 
 class ContractError(ValueError):
@@ -30,11 +37,16 @@ class InputContract:
     Args:
         rate_hz: Sampling rate, Hz.
         leads: Names of the rows, in their order.
+        present_leads: Those of them that carried signal in training; the others were silent in all
+            recordings. Leads that training masks at random are present.
         unit: ``"mV"`` or ``"standard deviations"``, of the samples that reach the network.
-        standardize: ``"record"`` if each recording was scaled by its own statistics, else
-            ``"none"``.
+        standardize: ``"record"`` if each lead was scaled by statistics of the whole recording,
+            ``"person"`` if it was by those of all recordings of the person, ``"window"`` if windows
+            were by theirs, ``"window_lead"`` if each lead of them was, else ``"none"``.
         normalize: Whether each lead is scaled by statistics of the training data.
         filter: Whether baseline wander and mains hum are removed.
+        highpass_hz: Frequencies below are removed; 0 if none are.
+        lowpass_hz: Frequencies above are removed; 0 if none are.
         segment_s: Length of the pieces it was trained on, seconds.
         labels: Names of the classes it decides, in their order.
         source_format: Which program wrote the checkpoint first.
@@ -44,10 +56,13 @@ class InputContract:
 
     rate_hz: float | None = None
     leads: tuple[str, ...] | None = None
+    present_leads: tuple[str, ...] | None = None
     unit: str | None = None
     standardize: str | None = None
     normalize: bool | None = None
     filter: bool | None = None
+    highpass_hz: float | None = None
+    lowpass_hz: float | None = None
     segment_s: float | None = None
     labels: tuple[str, ...] | None = None
     source_format: str | None = None
@@ -57,7 +72,7 @@ class InputContract:
     def from_dict(cls, values: Mapping[str, Any]) -> InputContract:
         """Read the form that checkpoints hold; keys that are not known here are left out."""
         known = {f.name: values[f.name] for f in fields(cls) if values.get(f.name) is not None}
-        for name in ("leads", "labels"):
+        for name in _LISTS:
             if name in known:
                 known[name] = tuple(known[name])
         return cls(**known)
@@ -65,7 +80,7 @@ class InputContract:
     def to_dict(self) -> dict[str, Any]:
         """Return the form that checkpoints hold: plain values."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("leads", "labels"):
+        for name in _LISTS:
             values[name] = None if values[name] is None else list(values[name])
         values["trained_on"] = dict(self.trained_on)
         return values
@@ -96,9 +111,35 @@ def check(
     ]
     if "normalize" in differing and "unit" in differing:
         differing.remove("unit")  # scaling by statistics changes it; one cause, one message
+    if "standardize" in differing and "unit" in differing:
+        differing.remove("standardize")  # the message about the unit names it
     if differing:
         faults = "; ".join(_FAULTS[key](expected, given) for key in differing)
         raise ContractError(f"{of} expects {faults}")
+
+
+def lead_remark(expected: InputContract, present: Sequence[str], of: str) -> str | None:
+    """Compare the rows that carry signal with those that did in training.
+
+    Args:
+        expected: The network's contract.
+        present: Leads that carry signal now.
+        of: Whose expectation it is, e.g. the checkpoint's path.
+
+    Returns:
+        What its user should know, or None if the rows are the same or not known.
+    """
+    if expected.present_leads is None or set(present) == set(expected.present_leads):
+        return None
+    new = [lead for lead in present if lead not in expected.present_leads]
+    gone = [lead for lead in expected.present_leads if lead not in present]
+    parts = [f"{', '.join(new)} carry signal now and were silent then"] if new else []
+    parts += [f"{', '.join(gone)} are silent now"] if gone else []
+    return (
+        f"{of} was trained with signal in {len(expected.present_leads)} of its rows "
+        f"({', '.join(expected.present_leads)}), but gets it in {len(present)}: "
+        f"{'; '.join(parts)}. `fairseq-ecg leads` compares sets of leads"
+    )
 
 
 def seen_in_training(
@@ -157,10 +198,28 @@ def _lead_fault(expected: InputContract, given: InputContract) -> str:
     )
 
 
+_STANDARDIZATIONS = {
+    "record": "which scales each recording by its own statistics",
+    "person": "which scales each lead by statistics of the person",
+    "window": "which scales each window by its own statistics",
+    "window_lead": "which scales each lead of a window by its own statistics",
+}
+
+
+def _standardize_fault(expected: InputContract, given: InputContract) -> str:
+    prepared = "; recordings that were scaled when they were prepared must be prepared again, in mV"
+    return (
+        f"standardize: {expected.standardize}, but gets {given.standardize}: "
+        f"set task.standardize={expected.standardize}"
+        + (prepared if given.standardize == "record" else "")
+    )
+
+
 def _unit_fault(expected: InputContract, given: InputContract) -> str:
     if expected.unit == STANDARD_DEVIATIONS:
-        way_out = "set task.standardize=record, which scales each recording by its own statistics"
-    elif given.standardize == "record":
+        kind = expected.standardize if expected.standardize in _STANDARDIZATIONS else "record"
+        way_out = f"set task.standardize={kind}, {_STANDARDIZATIONS[kind]}"
+    elif given.standardize not in (None, "none"):
         way_out = (
             "set task.standardize=none, if that is what scales them; recordings that were scaled "
             "when they were prepared must be prepared again, in millivolts"
@@ -184,6 +243,13 @@ def _filter_fault(expected: InputContract, given: InputContract) -> str:
     )
 
 
+def _edge_fault(key: str, expected: InputContract, given: InputContract) -> str:
+    wanted, found = (
+        f"{getattr(side, key):g}" if getattr(side, key) else "null" for side in (expected, given)
+    )
+    return f"{key}: {wanted}, but task.{key} is {found}: set task.{key}={wanted}"
+
+
 def _label_fault(expected: InputContract, given: InputContract) -> str:
     names = [", ".join(c.labels[:4]) + ", ..." for c in (expected, given)]
     return (
@@ -197,6 +263,9 @@ _FAULTS: dict[str, Callable[[InputContract, InputContract], str]] = {
     "leads": _lead_fault,
     "unit": _unit_fault,
     "normalize": _normalize_fault,
+    "standardize": _standardize_fault,
     "filter": _filter_fault,
+    "highpass_hz": partial(_edge_fault, "highpass_hz"),
+    "lowpass_hz": partial(_edge_fault, "lowpass_hz"),
     "labels": _label_fault,
 }

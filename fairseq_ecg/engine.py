@@ -25,11 +25,15 @@ from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
 from fairseq.models import distributed_fairseq_model
+from fairseq.trainer import Trainer
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
 from torch.utils.data import dataloader
 
 logger = logging.getLogger(__name__)
+
+STOPPED = "SIGTERM: saving after this update; the same command continues the run"
+"""What a run logs that ends before it is finished, though with exit status 0."""
 
 _SCALAR_DTYPES = ("float64", "float32", "float16", "int64", "int32", "bool")
 
@@ -40,6 +44,7 @@ def adjust() -> None:
     publish_checkpoints_atomically()
     wrap_cpu_models_without_device_ids()
     keep_loader_workers_through_sigterm()
+    mark_dummy_batches()
 
 
 def safe_globals() -> list:
@@ -117,6 +122,22 @@ def check_checkpoint_is_whole(path: str) -> None:
     raise ValueError(f"{path} is not a whole checkpoint (truncated or foreign); {advice}")
 
 
+def model_in_checkpoint(path: str) -> typing.Optional[str]:
+    """Return the registered name of the model in a checkpoint, without reading its tensors.
+
+    Args:
+        path: An existing file.
+
+    Returns:
+        The name; None if the file cannot be read like this or names none.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return content["cfg"]["model"]["_name"]
+    except Exception:  # noqa: BLE001 - can fail in any way; whoever loads the file reports it
+        return None
+
+
 class _DistributedDataParallel(torch.nn.parallel.DistributedDataParallel):
     """DistributedDataParallel that gets no device ids for a model on the CPU."""
 
@@ -177,6 +198,23 @@ def keep_loader_workers_through_sigterm() -> None:
     dataloader._MultiProcessingDataLoaderIter = _MultiProcessingDataLoaderIter
 
 
+_fairseqs_reset_dummy_batch = Trainer.reset_dummy_batch
+
+
+def _reset_marked_dummy_batch(trainer: Trainer, batch: dict) -> None:
+    _fairseqs_reset_dummy_batch(trainer, {**batch, "dummy": True} if batch else batch)
+
+
+def mark_dummy_batches() -> None:
+    """Give the batch with which a process fills up its share the key ``dummy``.
+
+    Where batches do not divide by the processes, fairseq lets some repeat the first one, so that
+    all meet in the collectives, and drops the result. But a criterion that gathers rows over
+    processes would take them for other recordings, and a validation step cannot tell at all.
+    """
+    Trainer.reset_dummy_batch = _reset_marked_dummy_batch
+
+
 def seed_apart(seed: int, update: int) -> None:
     """Give each process but the first a stream of its own for masks, negatives and dropout.
 
@@ -191,6 +229,20 @@ def seed_apart(seed: int, update: int) -> None:
     if rank:
         digest = hashlib.sha256(f"{seed}:{update}:{rank}".encode()).digest()
         torch.manual_seed(int.from_bytes(digest[:8], "little"))
+
+
+def share_buffers(model: torch.nn.Module) -> None:
+    """Give every process the buffers of the first one, whose network is the one that is saved.
+
+    Processes share gradients only (``distributed_training.broadcast_buffers`` is false), so that
+    the running statistics of batch norm drift apart, and each would validate a network of its own.
+
+    Args:
+        model: The network of this process; every process must call this.
+    """
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
 
 
 def forget_earlier_jobs() -> None:
@@ -247,7 +299,7 @@ class GracefulStop:
             requests: Number of processes that caught SIGTERM, summed over all of them.
         """
         if requests and not self._agreed:
-            logger.info("SIGTERM: saving after this update; the same command continues the run")
+            logger.info(STOPPED)
             self._agreed = True
 
 

@@ -8,9 +8,7 @@ configuration, the tasks call it again for runs that were started by the stock s
 """
 
 import dataclasses
-import difflib
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_ecg import engine
+from fairseq_ecg._near_misses import did_you_mean
 
 # Names of fairseq-signals that are taken by, or mean something else in, stock fairseq.
 RENAMED = {
@@ -91,12 +90,6 @@ def check_parts(cfg: DictConfig) -> None:
         raise ConfigError(str(error)) from None
 
 
-def near_misses(name: Any, known: Iterable[Any]) -> str:
-    """Return "; did you mean a or b?" for near misses, or an empty string."""
-    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
-
-
 def explain_composition(error: Exception) -> str:
     """Put a refusal of hydra's into one line with the near misses of the key it names."""
     text = " ".join(str(part) for part in (error, error.__cause__) if part)
@@ -107,10 +100,10 @@ def explain_composition(error: Exception) -> str:
         section, _, key = override[1].rpartition(".")
         known = _known_keys(section) if section in _sections() else _sections()
         wrong = key if section in _sections() else section.partition(".")[0]
-        return f"unknown key {override[1]}{near_misses(wrong, known)}"
+        return f"unknown key {override[1]}{did_you_mean(wrong, known)}"
     if unknown:
         known = [key for section in _sections() for key in [section, *_known_keys(section)]]
-        return f"unknown key {unknown[1]!r} in {unknown[2]}{near_misses(unknown[1], known)}"
+        return f"unknown key {unknown[1]!r} in {unknown[2]}{did_you_mean(unknown[1], known)}"
     return text
 
 
@@ -132,7 +125,7 @@ def _check_sections(cfg: DictConfig) -> None:
     known = _sections().keys() | _EXTRA_SECTIONS
     for section in cfg:
         if section not in known:
-            raise ConfigError(f"unknown section {section!r}{near_misses(section, known)}")
+            raise ConfigError(f"unknown section {section!r}{did_you_mean(section, known)}")
 
 
 def _registry(section: str) -> tuple[dict, dict] | None:
@@ -173,7 +166,7 @@ def _dataclass(cfg: DictConfig, section: str) -> type | None:
     if section == "model":
         name = ARCH_MODEL_NAME_REGISTRY.get(name, name)
     if name not in classes:
-        raise ConfigError(f"no {section} is called {name!r}{near_misses(name, classes)}")
+        raise ConfigError(f"no {section} is called {name!r}{did_you_mean(name, classes)}")
     return dataclass_of.get(name)
 
 
@@ -184,7 +177,7 @@ def _check_keys(section: str, chosen: DictConfig, dataclass: type) -> None:
     for key in chosen:
         if key not in known:
             label = f" of {chosen['_name']}" if chosen.get("_name") else ""
-            raise ConfigError(f"unknown key {section}.{key}{label}{near_misses(key, known)}")
+            raise ConfigError(f"unknown key {section}.{key}{label}{did_you_mean(key, known)}")
 
 
 def _check_types(section: str, chosen: DictConfig, dataclass: type) -> None:
@@ -253,7 +246,7 @@ def _check_data(cfg: DictConfig) -> None:
         if not (folder / f"{manifest}.tsv").is_file():
             there = [path.stem for path in sorted(folder.glob("*.tsv"))]
             below = sorted(folder.glob(f"*/{manifest}.tsv"))
-            hint = f"; give task.data={below[0].parent}" if below else near_misses(manifest, there)
+            hint = f"; give task.data={below[0].parent}" if below else did_you_mean(manifest, there)
             raise ConfigError(
                 f"task.data={data} has no {manifest}.tsv"
                 f"{hint} (there are: {', '.join(there) or 'no manifests'})"
@@ -284,6 +277,30 @@ def _check_files(cfg: DictConfig) -> None:
             engine.check_checkpoint_is_whole(str(last))
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        _check_same_model(cfg, "checkpoint.save_dir", str(last))
+    for key in ("checkpoint.restore_file", "checkpoint.finetune_from_model"):
+        if _value(cfg, key) not in (None, _DEFAULT_RESTORE_FILE):
+            _check_same_model(cfg, key, _value(cfg, key))
+
+
+def _check_same_model(cfg: DictConfig, key: str, path: str) -> None:
+    """Refuse to continue a checkpoint of one of our models with another one.
+
+    Pretraining models around one encoder may continue each other, if their weights fit.
+    """
+    name = engine.model_in_checkpoint(path)
+    there, here = MODEL_REGISTRY.get(name), MODEL_REGISTRY.get(_name(cfg, "model"))
+    family = getattr(here, "encoder_class", None)
+    if there is here or family is None or not hasattr(there, "encoder_class"):
+        return
+    if issubclass(there, family) and issubclass(here, family):
+        return
+    other = "hydra.run.dir" if key == "checkpoint.save_dir" else key
+    raise ConfigError(
+        f"{key}: {path} holds the model {name}, but model._name is {_name(cfg, 'model')}, and only "
+        f"the same model can continue it; give model._name={name}, or another {other}. To start "
+        "from its encoder alone, give it as model.model_path of a classifier"
+    )
 
 
 def _check_file(key: str, value: str) -> None:
@@ -297,7 +314,7 @@ def _check_file(key: str, value: str) -> None:
             + (f"; did you mean {inside[0]}?" if inside else "")
         )
     there = [p.name for p in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
-    near = near_misses(path.name, there)
+    near = did_you_mean(path.name, there)
     raise ConfigError(f"{key}={value} does not exist (working directory {Path.cwd()}){near}")
 
 
@@ -313,7 +330,7 @@ def _check_best_metric(cfg: DictConfig) -> None:
     if metric not in names:
         raise ConfigError(
             f"checkpoint.best_checkpoint_metric={metric} is never logged by this criterion"
-            f"{near_misses(metric, names)} (it logs: {', '.join(names)})"
+            f"{did_you_mean(metric, names)} (it logs: {', '.join(names)})"
         )
 
 

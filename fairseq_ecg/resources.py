@@ -50,6 +50,18 @@ def challenge_labels() -> list[str]:
     return list(challenge_classes())
 
 
+def cpsc_classes() -> dict[str, tuple[str, ...]]:
+    """Return the nine classes of CPSC 2018.
+
+    Returns:
+        For each class, in the order of the challenge, its number there and the SNOMED CT code that
+        CinC 2020 and 2021 write for it.
+    """
+    path = manifests_dir() / "cpsc2018" / "classes.csv"
+    with open(path, encoding="utf-8", newline="") as file:
+        return {row["class"]: (row["code"], row["snomed_code"]) for row in csv.DictReader(file)}
+
+
 def _find(name: str) -> Path:
     installed = _PACKAGE / name
     if installed.is_dir():

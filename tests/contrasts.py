@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -24,7 +25,8 @@ class Given(nn.Module):
 
     def forward(self, source):
         mask = None if self.padding_mask is None else self.padding_mask[source]
-        return {"features": self.features[source], "padding_mask": mask}
+        features = self.features[source]
+        return {"features": features, "projection": features[:, 0], "padding_mask": mask}
 
 
 def criterion(name: str, **keys):
@@ -49,24 +51,52 @@ def unit(features: torch.Tensor):
     return values / (values**2).sum(1, keepdims=True) ** 0.5
 
 
-def _worker(rank: int, file: str, name: str, features, batch: dict, split: int, queue) -> None:
+def _worker(
+    rank: int, file: str, name: str, keys: dict, features, batch: dict, split: int, second, queue
+) -> None:
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     rows = slice(0, split) if rank == 0 else slice(split, None)
+    batch = batch if rank == 0 or second is None else second
     mine = {k: v[rows] if torch.is_tensor(v) else v for k, v in batch.items() if k != "net_input"}
     model = Given(features[rows])
     mine["net_input"] = {"source": torch.arange(len(features[rows]))}
-    loss, size, log = criterion(name, all_gather=True)(model, mine)
+    loss, size, log = criterion(name, all_gather=True, **keys)(model, mine)
+    if mine.get("dummy"):
+        loss *= 0  # as the task does
     loss.backward()
     queue.put((rank, loss.item(), size, int(log["correct"]), model.features.grad.tolist()))
     dist.barrier()
     dist.destroy_process_group()
 
 
-def on_two_processes(folder: Path, name: str, features, batch: dict, split: int) -> list:
-    """Run a criterion on rows up to ``split`` and from there on; (rank, loss, size, ...) each."""
+def check_dummy_takes_no_part(
+    folder: Path, name: str, features, batch: dict, split: int, **keys
+) -> None:
+    """What the second process repeats must not change the first one's loss and gradient."""
+    dummy = {**batch, "dummy": True}
+    results = on_two_processes(folder, name, features, batch, split, dummy, **keys)
+    rows = slice(0, split)
+    model = Given(features[rows].clone())
+    alone = {k: v[rows] if torch.is_tensor(v) else v for k, v in batch.items() if k != "net_input"}
+    alone["net_input"] = {"source": torch.arange(split)}
+    loss, _, log = criterion(name, **keys)(model, alone)
+    loss.backward()
+    assert results[0][1] == pytest.approx(loss.item(), rel=1e-5)
+    assert results[0][3] == int(log["correct"])
+    assert torch.allclose(torch.tensor(results[0][4]), model.features.grad, atol=1e-6)
+    assert not torch.tensor(results[1][4]).any()
+
+
+def on_two_processes(
+    folder: Path, name: str, features, batch: dict, split: int, second: dict | None = None, **keys
+) -> list:
+    """Run a criterion on rows up to ``split`` and from there on; (rank, loss, size, ...) each.
+
+    The second process takes its rows of ``second``, if that is given.
+    """
     context = mp.get_context("forkserver")  # a fork would inherit autograd's threads
     queue = context.Queue()
-    arguments = (os.fspath(folder / "meet"), name, features, batch, split, queue)
+    arguments = (os.fspath(folder / "meet"), name, keys, features, batch, split, second, queue)
     processes = [context.Process(target=_worker, args=(rank, *arguments)) for rank in range(2)]
     for process in processes:
         process.start()
@@ -76,16 +106,17 @@ def on_two_processes(folder: Path, name: str, features, batch: dict, split: int)
     return results
 
 
-def check_gathering(folder: Path, name: str, features, batch: dict, split: int) -> None:
+def check_gathering(folder: Path, name: str, features, batch: dict, split: int, **keys) -> None:
     """Two processes that gather must add up to one with the whole batch, gradients included.
 
     The engine divides the sum of all gradients by the sum of the sample sizes.
     """
-    results = on_two_processes(folder, name, features, batch, split)
+    results = on_two_processes(folder, name, features, batch, split, **keys)
     model = Given(features.clone())
-    loss, size, log = criterion(name)(model, batch)
+    loss, size, log = criterion(name, **keys)(model, batch)
     loss.backward()
-    assert [r[2] for r in results] == [split, size - split]
+    share = split / len(features)
+    assert [r[2] / size for r in results] == pytest.approx([share, 1 - share])
     assert torch.allclose(torch.tensor(sum(r[1] for r in results)), loss.detach(), rtol=1e-5)
     assert [r[3] for r in results] == [int(log["correct"])] * 2
     gradient = torch.tensor(results[0][4] + results[1][4])

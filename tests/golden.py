@@ -12,7 +12,7 @@ from torch import Tensor
 
 import fairseq_ecg.models.wav2vec2_cmsc  # noqa: F401
 
-FOLDERS = ("w2v_cmsc", "w2v_cmsc_padded")
+UNPADDED, PADDED = FOLDERS = ("w2v_cmsc", "w2v_cmsc_padded")
 RELATIVE = 1e-4
 
 

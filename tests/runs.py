@@ -14,10 +14,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from fairseq_ecg.data.manifest import write_manifest
 from fairseq_ecg.training_log import read_log
 
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["fairseq_cli.hydra_train", "fairseq_ecg"])
 
@@ -41,9 +43,7 @@ PRETRAINING = [
         "conv_feature_layers": "'[(8, 2, 2)] * 3'",
     }.items()),
 ]  # fmt: skip
-CLASSIFICATION = [
-    "--config-name",
-    "diagnosis_small",
+TUNING_FROM_SCRATCH = [
     "common.log_interval=1",
     "dataset.num_workers=0",
     "dataset.batch_size=4",
@@ -54,6 +54,29 @@ CLASSIFICATION = [
     "model.activation_dropout=0.0",
     *(word for word in PRETRAINING if re.match(r"model\.(encoder|conv)", word)),
 ]
+CLASSIFICATION = ["--config-name", "diagnosis_small", *TUNING_FROM_SCRATCH]
+
+MASKED = [
+    "--config-name",
+    "uresnet_small",
+    "common.log_interval=1",
+    "dataset.num_workers=0",
+    "dataset.batch_size=4",
+    "task.sample_rate=100",
+    "task.segment_s=2.56",  # 256 samples, of which write_segments has 200
+    "task.mask_block=8",
+    "model.filters=[4,4,8]",
+    "model.kernel_size=5",
+]
+
+
+def single_label_words(folder: Path, **keys: object) -> list[str]:
+    """Write the preset of ``CLASSIFICATION`` with ecg_cross_entropy; return the words of a run."""
+    cfg = OmegaConf.load(next(EXAMPLES.rglob("diagnosis_small.yaml")))
+    cfg.criterion = {"_name": "ecg_cross_entropy", **keys}
+    cfg.checkpoint.best_checkpoint_metric = "f1"
+    OmegaConf.save(cfg, folder / "single.yaml")
+    return [f"--config-dir={folder}", "--config-name=single", *CLASSIFICATION[2:]]
 
 
 def write_segments(folder: Path, count: int = 22, rate_hz: int = 100, seconds: int = 2) -> Path:

@@ -18,11 +18,11 @@ FILES = {
 }
 
 # Helpers below every room.
-EVERYBODY = {"resources", "_discover"}
+EVERYBODY = {"resources", "_discover", "_near_misses"}
 ALL_ROOMS = {
     *("data", "transforms", "corpora", "tasks", "modules", "models", "criterions", "metrics"),
     *("interop", "plots", "engine", "preflight", "checkpoint", "evaluation", "training_log"),
-    *("lead_robustness", "contract", "conversion"),
+    *("lead_robustness", "contract", "conversion", "reconstruction", "studies", "optim"),
 }
 # The design: data -> transforms -> tasks, data -> corpora, modules -> models,
 # metrics -> criterions; interop knows models and data; everything -> cli.
@@ -35,6 +35,7 @@ KNOWS = {
     "models": {"modules"},
     "metrics": set(),
     "criterions": {"metrics"},
+    "optim": set(),
     "interop": {"models", "data"},
     "plots": set(),
     "engine": set(),
@@ -45,8 +46,13 @@ KNOWS = {
     "lead_robustness": {"checkpoint", "data", "evaluation"},
     "contract": {"data"},
     "conversion": {"checkpoint", "data", "interop", "models"},
+    "reconstruction": {"checkpoint", "data", "evaluation", "modules"},
+    "studies": {"data", "engine"},
     "cli": ALL_ROOMS,
-    "__init__": {"models", "tasks", "criterions", "engine", "checkpoint", "_quiet_import"},
+    "__init__": {
+        *("models", "tasks", "criterions", "optim"),
+        *("engine", "checkpoint", "_quiet_import"),
+    },
     "fairseq_ecg_launch": {"cli", "preflight"},
 }
 EXCEPTIONS = {

@@ -1,5 +1,7 @@
 """What a network expects is compared with the recordings at hand, and differences say the way out."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from fairseq_ecg.contract import (
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from tests.recordings import load, make_task, write_folder, write_tone_store
 from tests.runs import CLASSIFICATION, Run
+from tests.tiny import TINY_TRANSFORMER
 
 SD = "standard deviations"
 FULL = InputContract(
@@ -26,20 +29,13 @@ FULL = InputContract(
     standardize="none",
     normalize=False,
     filter=False,
+    highpass_hz=0.0,
+    lowpass_hz=0.0,
     segment_s=5.0,
     labels=("a", "b"),
     source_format="fairseq_ecg",
     trained_on={"corpus": "toy"},
 )
-SMALL = {
-    "encoder_layers": 1,
-    "encoder_embed_dim": 8,
-    "encoder_ffn_embed_dim": 8,
-    "encoder_attention_heads": 2,
-    "conv_feature_layers": "[(4, 2, 2)] * 4",
-    "conv_pos": 4,
-    "conv_pos_groups": 2,
-}
 
 
 def changed(**values) -> InputContract:
@@ -77,6 +73,15 @@ def test_keys_that_are_not_known_are_left_out():
         ({"normalize": True}, {}, "normalize: True, but .* False: set task.normalize=true, with task.mean"),
         ({}, {"normalize": True, "unit": SD}, "normalize: False, .*: set task.normalize=false$"),
         ({}, {"filter": True}, "filter: False, but task.filter is True: set task.filter=false"),
+        ({"unit": SD, "standardize": "window"}, {}, "gets mV: set task.standardize=window, which"),
+        ({"unit": SD, "standardize": "person"}, {}, "set task.standardize=person, which scales each"),
+        ({}, {"unit": SD, "standardize": "window"}, "in mV, but gets standard.*standardize=none"),
+        ({"unit": SD, "standardize": "window"}, {"unit": SD, "standardize": "window_lead"},
+         "standardize: window, but gets window_lead: set task.standardize=window$"),
+        ({"unit": SD, "standardize": "window"}, {"unit": SD, "standardize": "record"},
+         "but gets record: set task.standardize=window; recordings that .* prepared again, in mV$"),
+        ({"highpass_hz": 0.67}, {}, "highpass_hz: 0.67, but task.highpass_hz is null: set task.hi.*=0.67$"),
+        ({}, {"lowpass_hz": 40.0}, "lowpass_hz: null, but task.lowpass_hz is 40: set .*pass_hz=null$"),
         ({}, {"labels": ["b", "a"]}, r"2 classes \(a, b, ...\), but the data have 2 \(b, a, ...\)"),
     ],
 )  # fmt: skip
@@ -101,6 +106,9 @@ def test_all_differences_are_in_one_message_and_one_cause_is_named_once():
     assert str(caught.value).count("; ") == 1
     assert "100 Hz" in str(caught.value)
     assert "samples in" not in str(caught.value)
+    with pytest.raises(ContractError) as caught:
+        check(FULL, changed(standardize="window", unit=SD), "x.pt")
+    assert "; standardize" not in str(caught.value)
 
 
 def test_labels_and_length_are_not_compared_unless_asked():
@@ -141,9 +149,9 @@ def data(tmp_path):
 
 def pretrained(path, **contract):
     """Write the checkpoint of a small encoder with this contract."""
-    model = build_model(OmegaConf.create({"_name": "ecg_transformer", **SMALL}), None)
+    model = build_model(OmegaConf.create({"_name": "ecg_transformer", **TINY_TRANSFORMER}), None)
     values = {**FULL.to_dict(), "rate_hz": 100.0, "labels": None, **contract}
-    cfg = {"model": {"_name": "ecg_transformer", **SMALL}, "task": {}}
+    cfg = {"model": {"_name": "ecg_transformer", **TINY_TRANSFORMER}, "task": {}}
     state = {"input_contract": values}
     torch.save({"cfg": cfg, "model": model.state_dict(), "task_state": state}, path)
     return str(path)
@@ -181,6 +189,10 @@ def test_recordings_that_fit_are_trained_on_and_the_contract_names_both_stages(d
         ({"unit": SD, "standardize": "record"}, {}, "expects samples in standard deviations.*gets mV"),
         ({}, {"standardize": "record"}, "expects samples in mV, but gets standard deviations"),
         ({}, {"filter": True}, "set task.filter=false"),
+        ({"unit": SD, "standardize": "window"}, {}, "samples in .*set task.standardize=window"),
+        ({"unit": SD, "standardize": "window"}, {"standardize": "record"}, "but gets record"),
+        ({"highpass_hz": 0.67}, {}, "set task.highpass_hz=0.67"),
+        ({}, {"lowpass_hz": 40.0}, "set task.lowpass_hz=null"),
         ({"normalize": True}, {}, "set task.normalize=true"),
     ],
 )  # fmt: skip
@@ -196,6 +208,10 @@ def test_other_recordings_are_refused_before_the_first_update(
     ("contract", "keys"),
     [
         ({"unit": SD, "standardize": "record"}, {"standardize": "record"}),
+        ({"unit": SD, "standardize": "window_lead"}, {"standardize": "window_lead"}),
+        ({"unit": SD, "standardize": "person"}, {"standardize": "person"}),
+        ({"highpass_hz": 0.67, "lowpass_hz": 40.0}, {"highpass_hz": 0.67, "lowpass_hz": 40.0}),
+        ({"highpass_hz": None, "lowpass_hz": None}, {"highpass_hz": 0.67, "lowpass_hz": 40.0}),
         ({}, {"leads_to_load": "I,II", "enable_padding_leads": True}),
         ({"rate_hz": None, "unit": None, "leads": None}, {"filter": False}),
     ],
@@ -206,7 +222,7 @@ def test_the_way_out_that_a_refusal_names_works(data, tmp_path, contract, keys):
 
 def test_without_a_pretrained_encoder_nothing_is_expected(data):
     task = make_task("ecg_classification", data, filter=True)
-    cfg = {"_name": "ecg_transformer_classifier", "num_labels": 2, **SMALL}
+    cfg = {"_name": "ecg_transformer_classifier", "num_labels": 2, **TINY_TRANSFORMER}
     task.build_model(OmegaConf.create(cfg))
     load(task, "train")
     assert "pretraining" not in task.state.input_contract["trained_on"]
@@ -219,6 +235,8 @@ def test_a_run_stops_with_the_message_and_writes_no_checkpoint(tmp_path):
         *CLASSIFICATION, f"task.data={folder}", "optimization.max_epoch=1",
         f"model.model_path={path}", "model.no_pretrained_weights=false",
     ])  # fmt: skip
-    assert run.wait() != 0
-    assert "expects 500 Hz, but the recordings have 100 Hz" in run.output
+    assert run.wait() == 2
+    refused = "fairseq-ecg: error: the encoder in .*expects 500 Hz, but the recordings have 100 Hz"
+    assert len(re.findall(refused, run.output)) == 1
+    assert "Traceback" not in run.output
     assert not list(run.cwd.rglob("*.pt"))

@@ -10,26 +10,9 @@ from fairseq_ecg.cli.main import main
 from fairseq_ecg.conversion import FORMATS, convert_checkpoint
 from tests.golden import RELATIVE, distance, load
 from tests.recordings import write_tone_store
-from tests.runs import PRETRAINING as PRETRAINING_RUN
-from tests.runs import train
+from tests.runs import PRETRAINING, train
+from tests.tiny import TINY_TRANSFORMER, TINY_WAV2VEC2
 
-ENCODER = {
-    "encoder_layers": 1,
-    "encoder_embed_dim": 8,
-    "encoder_ffn_embed_dim": 12,
-    "encoder_attention_heads": 4,
-    "conv_feature_layers": "[(6, 2, 2)] * 4",
-    "conv_pos": 4,
-    "conv_pos_groups": 2,
-}
-PRETRAINING = {
-    **ENCODER,
-    "apply_mask": True,
-    "mask_prob": 0.65,
-    "quantize_targets": True,
-    "final_dim": 4,
-    "latent_vars": 6,
-}
 TASK = {
     "_name": "ecg_pretraining",
     "data": "/data",
@@ -64,12 +47,16 @@ def ours(path, name, tmp_path, task=TASK, **cfg):
     if name in ("ecg_transformer_classifier", "arcface"):
         pretrained = ours(tmp_path / "pretrained.pt", "wav2vec2_cmsc", tmp_path)
         cfg = {"model_path": str(pretrained), "num_labels": 3, **cfg}
+    elif name in RESIDUAL:
+        cfg = {**RESIDUAL[name], **cfg}
     elif name == "ecg_transformer":
-        cfg = {**ENCODER, **cfg}
+        cfg = {**TINY_TRANSFORMER, **cfg}
     else:
-        cfg = {**PRETRAINING, **cfg}
+        cfg = {**TINY_WAV2VEC2, **cfg}
     root = OmegaConf.create({"model": {"_name": name, **cfg}})
     model = build_model(root.model, None)
+    if name in RESIDUAL:
+        model(torch.randn(3, root.model.in_d, 90))  # so that batch norms have statistics
     content = {
         "args": None,
         "cfg": {**OmegaConf.to_container(root), "task": task},
@@ -79,6 +66,31 @@ def ours(path, name, tmp_path, task=TASK, **cfg):
     }
     torch.save(content, path)
     return path
+
+
+NEJEDLY = {"in_d": 12, "num_blocks": 2, "num_filters": 16, "kernel_size": "[5, 3]", "stride": 3}
+SE_WRN = {
+    **{"in_d": 12, "num_blocks": 2, "num_filters": "[6, 8, 16]", "kernel_size": 5, "ratio": 4},
+    **{"widening_factor": 2, "conv_bias": True},
+}
+RESIDUAL = {
+    "nejedly2021resnet": NEJEDLY,
+    "nejedly2021resnet_classifier": {**NEJEDLY, "num_labels": 3, "use_mha": True},
+    "se_wrn": SE_WRN,
+    "se_wrn_classifier": {**SE_WRN, "num_labels": 3},
+}
+# Keys of the reference's classes.
+OF_EVERY_NETWORK = {"_name", "args", "all_gather", "normalize", "filter", "data"}
+OF_NEJEDLY = {*OF_EVERY_NETWORK, *NEJEDLY, "conv_bias", "leadwise"}
+OF_SE_WRN = {*OF_EVERY_NETWORK, *SE_WRN, "leadwise"}
+OF_TUNING = {"model_path", "no_pretrained_weights", "freeze_finetune_updates"}
+OF_TUNING |= {"final_dropout", "num_labels"}
+RESIDUAL_KEYS = {
+    "nejedly2021resnet": OF_NEJEDLY,
+    "nejedly2021resnet_classifier": OF_NEJEDLY | OF_TUNING | {"indicate_leads", "use_mha"},
+    "se_wrn": OF_SE_WRN,
+    "se_wrn_classifier": OF_SE_WRN | OF_TUNING,
+}
 
 
 def equal(a, b):
@@ -112,6 +124,41 @@ def test_there_and_back_again_is_the_same_bit_for_bit(tmp_path, name, mode):
     models = [load_pretrained(p)[0] for p in (path, tmp_path / "theirs.pt", tmp_path / "back.pt")]
     with torch.no_grad():
         outputs = [m(source)["out"] if tuned else m.embed(source) for m in models]
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2])
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        *((name, {}) for name in RESIDUAL),
+        ("nejedly2021resnet_classifier", {"indicate_leads": True, "use_mha": False}),
+    ],
+)
+def test_residual_networks_there_and_back_again_are_the_same(tmp_path, name, more, caplog):
+    path = ours(tmp_path / "a.pt", name, tmp_path, **more)
+    convert_checkpoint(path, tmp_path / "theirs.pt", FOREIGN)
+    assert ("fairseq-signals takes a lead for absent" in caplog.text) == bool(more)
+    convert_checkpoint(tmp_path / "theirs.pt", tmp_path / "back.pt")
+    first, back = read_checkpoint(path), read_checkpoint(tmp_path / "back.pt")
+    assert equal(first.state, back.state)
+    assert any(key.endswith("num_batches_tracked") for key in back.state)
+    assert (back.model_name, back.num_updates) == (name, 12)
+    theirs = torch.load(tmp_path / "theirs.pt", weights_only=True)
+    assert equal(theirs["model"], first.state), "their keys are ours"
+    model = theirs["cfg"]["model"]
+    assert model.keys() == RESIDUAL_KEYS[name]
+    assert model["_name"] == name
+    assert model["in_d"] == 12
+    if name.startswith("nejedly"):
+        assert (model["stride"], model["kernel_size"]) == (3, "[5, 3]")
+    if name.endswith("classifier"):
+        assert (model["model_path"], model["no_pretrained_weights"]) == (None, True)
+        assert theirs["cfg"]["criterion"]["_name"] == "binary_cross_entropy_with_logits"
+    source = torch.randn(2, 12, 100)
+    models = [load_pretrained(p)[0] for p in (path, tmp_path / "theirs.pt", tmp_path / "back.pt")]
+    with torch.no_grad():
+        outputs = [m(source).get("out", m.embed(source)) for m in models]
     assert torch.equal(outputs[0], outputs[1])
     assert torch.equal(outputs[0], outputs[2])
 
@@ -176,7 +223,7 @@ def test_the_foreign_model_has_only_keys_that_the_reference_knows(tmp_path, name
     assert model.keys() == known, "all of them: it overrides only keys that are there"
     assert model["_name"] == {"ecg_wav2vec2": "wav2vec2"}.get(name, name)
     assert (model["normalize"], model["filter"], model["data"]) == (False, False, "/data")
-    assert model["encoder_embed_dim"] == 8, "the width of a head is read from here"
+    assert model["encoder_embed_dim"] == 16, "the width of a head is read from here"
     assert model["encoder_attention_heads"] == 4
     positions = f"{'encoder.' if tuned else ''}conv_pos.pos_conv.0."
     assert {key.removeprefix(positions) for key in state if key.startswith(positions)} == {
@@ -213,7 +260,7 @@ def test_the_encoder_alone_can_be_written(tmp_path, name, to):
 def test_the_engine_starts_a_run_from_a_converted_file(tmp_path, to):
     """fairseq reads such files by itself, without our reader (``checkpoint.finetune_from_model``)."""
     data = write_tone_store(tmp_path / "data")
-    words = [*PRETRAINING_RUN, f"task.data={data}", "optimization.max_update=1"]
+    words = [*PRETRAINING, f"task.data={data}", "optimization.max_update=1"]
     first = train(tmp_path / "first", words).checkpoints / "checkpoint_last.pt"
     convert_checkpoint(first, tmp_path / "a.pt", to)
     run = train(tmp_path / "run", [*words, f"checkpoint.finetune_from_model={tmp_path}/a.pt"])
@@ -237,6 +284,22 @@ def test_a_network_that_the_reference_computes_in_another_way_is_not_written(tmp
     assert not (tmp_path / "b.pt").exists()
     convert_checkpoint(path, tmp_path / "b.pt")
     assert read_checkpoint(tmp_path / "b.pt").model_cfg["layer_norm_eps"] == 1e-6
+
+
+def test_heads_and_bits_that_the_reference_has_not_are_not_written(tmp_path):
+    name = "nejedly2021resnet_classifier"
+    path = ours(tmp_path / "a.pt", name, tmp_path, in_d=3, indicate_leads=True)
+    with pytest.raises(CheckpointError, match="which of 3 leads are present.*always appends 12"):
+        convert_checkpoint(path, tmp_path / "b.pt", FOREIGN)
+    encoder = ours(tmp_path / "encoder.pt", "nejedly2021resnet", tmp_path)
+    keys = {"model_path": str(encoder), "num_labels": 3}
+    root = OmegaConf.create({"model": {"_name": "ecg_transformer_classifier", **keys}})
+    model = build_model(root.model, None)
+    content = torch.load(encoder, weights_only=True)
+    content.update(cfg={**OmegaConf.to_container(root), "task": TASK})
+    torch.save({**content, "model": model.state_dict()}, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match="its encoder is a nejedly2021resnet.*--encoder-only"):
+        convert_checkpoint(tmp_path / "c.pt", tmp_path / "d.pt", FOREIGN)
 
 
 def test_weights_that_do_not_fit_are_noticed_before_anything_is_written(tmp_path):

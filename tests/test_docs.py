@@ -1,5 +1,6 @@
 """The pages and the code say the same: links, commands, presets, keys, names of files and tests."""
 
+import argparse
 import dataclasses
 import enum
 import re
@@ -17,6 +18,7 @@ from omegaconf import MISSING, OmegaConf
 
 import fairseq_ecg
 import fairseq_ecg_launch as launch
+from fairseq_ecg import studies
 from fairseq_ecg.cli.main import build_parser
 from fairseq_ecg.data.ledger import REASONS
 from fairseq_ecg.tasks._config import EcgTaskConfig
@@ -48,6 +50,7 @@ REGISTRY = {
     "task": TASK_DATACLASS_REGISTRY,
     "criterion": REGISTRIES["criterion"]["dataclass_registry"],
     "model": MODEL_DATACLASS_REGISTRY,
+    "optimizer": REGISTRIES["optimizer"]["dataclass_registry"],
 }
 
 
@@ -102,7 +105,8 @@ def known_keys() -> set[str]:
     for field in dataclasses.fields(FairseqConfig):
         if dataclasses.is_dataclass(field.default):
             keys |= {f"{field.name}.{f.name}" for f in dataclasses.fields(field.default)}
-    for section, name in (("optimizer", "adam"), ("lr_scheduler", "fixed")):
+    built_in = (("optimizer", "adam"), ("lr_scheduler", "fixed"), ("lr_scheduler", "cosine"))
+    for section, name in built_in:
         fields = dataclasses.fields(REGISTRIES[section]["dataclass_registry"][name])
         keys |= {f"{section}.{f.name}" for f in fields}
     for section in REGISTRY:
@@ -172,8 +176,8 @@ def test_commands_are_understood_by_the_real_parsers(words):
         assert words[1] in targets
         return
     if words[0] == "python" and words[1].startswith(("benchmarks/", "examples/")):
-        source = (REPOSITORY / words[1]).read_text()
-        assert all(f'"{word}"' in source for word in words[2:] if word.startswith("--"))
+        known = script_options((REPOSITORY / words[1]).read_text())
+        assert {word for word in words[2:] if word.startswith("--")} <= known
         return
     ours = our_words(words)
     if ours is None:
@@ -185,6 +189,14 @@ def test_commands_are_understood_by_the_real_parsers(words):
         check_training(rest)
     else:
         build_parser().parse_args([verb, *rest])
+
+
+def script_options(source: str) -> set[str]:
+    """Return the options of a script, those that every study has included."""
+    parser = argparse.ArgumentParser()
+    if "add_options(" in source:
+        studies.add_options(parser)
+    return {*parser._option_string_actions, *re.findall(r'"(--[\w-]+)"', source)}
 
 
 def check_training(words: list[str]) -> None:
@@ -277,7 +289,7 @@ def documented() -> dict[str, dict[str, str]]:
     """Return the keys and defaults under each heading "Task: x (and y)", those of y included."""
     text = (REPOSITORY / "docs/configuration.md").read_text()
     found: dict[str, dict[str, str]] = {}
-    pattern = r"^### (Task|Criterion|Model): ([\w ]+?)(?: \(and ([\w ]+)\))?$"
+    pattern = r"^### (Task|Criterion|Optimizer|Model): ([\w ]+?)(?: \(and ([\w ]+)\))?$"
     parts = re.split(pattern, text, flags=re.MULTILINE)[1:]
     for section, name, parent, body in zip(*(parts[i::4] for i in range(4)), strict=True):
         body = re.split(r"^#", body, maxsplit=1, flags=re.MULTILINE)[0]

@@ -105,6 +105,15 @@ def drawn_by(monkeypatch, rank, seed=1, update=3):
     return torch.rand(3).tolist()
 
 
+def test_a_dummy_batch_is_marked_and_fairseqs_own_is_not():
+    trainer, batch = SimpleNamespace(), {"id": 1}
+    Trainer.reset_dummy_batch(trainer, batch)
+    assert trainer._dummy_batch == {"id": 1, "dummy": True}
+    assert batch == {"id": 1}
+    engine._fairseqs_reset_dummy_batch(trainer, batch)
+    assert trainer._dummy_batch == {"id": 1}
+
+
 def test_processes_draw_apart_and_the_first_one_as_if_alone(monkeypatch):
     alone = drawn_by(monkeypatch, None)
     assert drawn_by(monkeypatch, 0) == alone

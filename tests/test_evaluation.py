@@ -15,6 +15,8 @@ from fairseq_ecg.cli.main import main
 from fairseq_ecg.conversion import FORMATS, convert_checkpoint
 from fairseq_ecg.data.manifest import write_manifest
 from fairseq_ecg.evaluation import evaluate
+from fairseq_ecg.metrics.multilabel import decide, f_beta_g_beta
+from fairseq_ecg.metrics.ptbxl import f_max
 from tests.recordings import write_mat, write_tone_store
 from tests.runs import CLASSIFICATION, PRETRAINING, logged, train, write_segments
 
@@ -43,6 +45,8 @@ def run(data, tmp_path_factory):
             f"task.label_file={cwd}/y.npy",
             "task.perturbation_mode=[random_leads_masking]",
             "task.min_sample_size=100",
+            "criterion.report_f_max=true",
+            "criterion.report_f_beta=true",
             "model.dropout=0.2",
             "optimization.max_epoch=4",
             "optimization.lr=[0.01]",
@@ -79,6 +83,10 @@ def test_metrics_are_scikit_learns_on_the_rows(result):
         f1_score(result.truth, decisions, average="macro", zero_division=0)
     )
     assert "cinc_score" not in result.metrics
+    assert result.metrics["f_max"] == f_max(result.probability, result.truth)
+    decisions = decide(result.probability, 0.5, fallback=True)
+    expected = f_beta_g_beta(result.truth, decisions)
+    assert (result.metrics["f_beta"], result.metrics["g_beta"]) == expected
 
 
 def test_a_recordings_score_is_the_mean_over_its_segments(checkpoint, data, result):
@@ -142,15 +150,36 @@ def test_recordings_that_the_encoder_was_pretrained_on_are_counted_too(
     assert json.loads((tmp_path / "metrics.json").read_text())["pretrained_on"] == 3
 
 
+@pytest.mark.parametrize(
+    ("standardize", "least"),
+    # One scale for all hardly counts.
+    [("record", 1e-3), ("person", 1e-3), ("window", 1e-6), ("window_lead", 1e-3)],
+)
 def test_recordings_are_standardised_if_the_checkpoint_expects_it(
-    checkpoint, data, result, tmp_path
+    checkpoint, data, result, tmp_path, standardize, least
 ):
-    expects = {"unit": "standard deviations", "standardize": "record"}
+    expects = {"unit": "standard deviations", "standardize": standardize}
     path = changed(checkpoint, tmp_path / "a.pt", **expects)
     other = evaluate(path, str(data))
-    assert np.abs(other.probability - result.probability).max() > 1e-3
+    assert np.abs(other.probability - result.probability).max() > least
     task_cfg = read_checkpoint(checkpoint).task_cfg
     assert task_cfg["standardize"] == "none"
+
+
+def test_windows_and_frequencies_of_the_training_are_taken_over(
+    checkpoint, data, result, tmp_path
+):
+    raw = torch.load(checkpoint, weights_only=True)
+    raw["cfg"]["task"].update(windowing="random", eval_windows=3, highpass_hz=10.0)
+    raw["task_state"]["input_contract"]["highpass_hz"] = 10.0
+    torch.save(raw, tmp_path / "a.pt")
+    other = evaluate(str(tmp_path / "a.pt"), str(data))
+    assert other.num_segments == 3 * 7
+    assert np.abs(other.probability - result.probability).max() > 1e-3
+    del raw["cfg"]["task"]["highpass_hz"]  # a file that knows it from its contract only
+    torch.save(raw, tmp_path / "c.pt")
+    again = evaluate(str(tmp_path / "c.pt"), str(data))
+    np.testing.assert_array_equal(again.probability, other.probability)
 
 
 def test_a_foreign_classifier_is_scored_like_ours(checkpoint, data, result, tmp_path):
@@ -226,7 +255,11 @@ def test_the_command_prints_and_writes_what_the_function_returns(
     assert (summary["rows"], summary["segments"], summary["trained_on"]) == (7, 14, 3)
     table = pd.read_csv(out / "predictions.csv")
     assert table["record"].tolist() == result.names
-    np.testing.assert_allclose(table[["a", "b", "c"]], result.probability, atol=1e-6)
+    np.testing.assert_allclose(table[["a", "b", "c"]], result.probability, rtol=1e-8)
+    truth = pd.read_csv(out / "truth.csv")
+    assert list(truth.columns) == list(table.columns)
+    assert truth["record"].tolist() == result.names
+    assert truth[["a", "b", "c"]].to_numpy().tolist() == result.truth.tolist()
 
 
 def test_a_number_without_meaning_is_null_in_the_file(checkpoint, data, tmp_path, capsys):
@@ -292,6 +325,9 @@ def test_evaluation_repeats_what_training_logged_with_its_threshold_and_average(
     assert metrics["auroc"] == metrics["micro_auroc"] != metrics["macro_auroc"]
     other = evaluate(path, str(data), "valid", score_per="segment", threshold=0.9).metrics
     assert other["f1"] != metrics["f1"]
+    converted = str(tmp_path / "converted.pt")
+    convert_checkpoint(path, converted)
+    assert evaluate(converted, str(data), "valid", score_per="segment").metrics == metrics
 
 
 def test_a_folder_of_segments_is_evaluated_with_its_label_file(tmp_path, capsys):

@@ -15,22 +15,11 @@ from fairseq_ecg.data.builder import build_store
 from fairseq_ecg.data.ingest import BuildOptions, RecordEntry
 from fairseq_ecg.evaluation import evaluate
 from tests.builds import write_record
-from tests.runs import PRETRAINING, logged, train
+from tests.runs import TUNING_FROM_SCRATCH, logged, train
 
 ARGUMENTS = [
-    "--config-name",
-    "identification_small",
-    "common.log_interval=1",
-    "dataset.num_workers=0",
-    "dataset.batch_size=4",
-    "task.segment_s=1.0",
-    "model.model_path=null",
-    "model.no_pretrained_weights=true",
-    "model.feature_grad_mult=1.0",
-    "model.activation_dropout=0.0",
-    "criterion.scale=16",
-    "criterion.margin=0.2",
-    *(word for word in PRETRAINING if word.startswith(("model.encoder", "model.conv"))),
+    *("--config-name", "identification_small", *TUNING_FROM_SCRATCH),
+    *("criterion.scale=16", "criterion.margin=0.2"),
 ]
 PATIENTS, RATE_HZ = 16, 100
 

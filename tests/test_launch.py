@@ -1,5 +1,6 @@
 """The command line: user directory, presets, order of words, refusals before any work."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import fairseq_ecg_launch as launch
+from fairseq_ecg.contract import ContractError
 from tests.runs import CLASSIFICATION, PRETRAINING, Run, logged, train, write_segments
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -241,6 +243,61 @@ def test_a_refusal_ends_with_status_2_one_line_and_leaves_nothing(tmp_path, segm
     assert run.wait() == 2
     assert run.output.count("error: unknown key common.sed") == 1
     assert not (tmp_path / "run").exists()
+
+
+def raised(body: str, function: str, module: str, path: Path) -> ValueError:
+    """Return what a function of a module raises, with the traceback it then has."""
+    imports = "import numpy as np\nfrom fairseq_ecg.contract import ContractError\n"
+    path.write_text(f"{imports}def {function}():\n    {body}\n")
+    spec = importlib.util.spec_from_file_location(module, path)
+    toy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(toy)
+    with pytest.raises(ValueError) as caught:
+        getattr(toy, function)()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("body", "function", "module", "expected"),
+    [
+        ("raise ValueError('too short')", "build_model", "fairseq_ecg.models.toy", True),
+        ("raise ValueError('too short')", "load_dataset", "fairseq_ecg.tasks.toy", True),
+        ("raise ContractError('rate')", "load_checkpoint", "fairseq.checkpoint_utils", True),
+        ("raise ValueError('too short')", "train_step", "fairseq_ecg.tasks.toy", False),
+        ("raise ContractError('rate')", "train_step", "fairseq_ecg.tasks.toy", False),
+        ("raise ValueError('too short')", "build_model", "fairseq.tasks.toy", False),
+        ("raise ValueError('too short')", "build_model", "fairseq_ecg_other.toy", False),
+        ("int('x')", "build_model", "fairseq_ecg.models.toy", False),
+        ("a, b = [1]", "build_criterion", "fairseq_ecg.criterions.toy", False),
+        ("np.zeros(2) + np.zeros(3)", "setup_task", "fairseq_ecg.tasks.toy", False),
+    ],
+)
+def test_only_what_our_code_raises_on_purpose_while_building_is_a_refusal(
+    body, function, module, expected, tmp_path
+):
+    error = raised(body, function, module, tmp_path / "toy.py")
+    assert launch.is_refusal(error) is expected
+
+
+@pytest.mark.parametrize(
+    ("error", "full", "ends_as"),
+    [
+        (ContractError("rate"), "0", SystemExit),
+        (ContractError("rate"), "1", ContractError),
+        (KeyError(3), "0", KeyError),
+    ],
+)
+def test_a_refusal_is_one_line_and_a_bug_stays_as_it_is(error, full, ends_as, monkeypatch, capsys):
+    def build_model(cfg):
+        raise error
+
+    monkeypatch.setattr("fairseq_cli.train.main", build_model)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", full)
+    with pytest.raises(ends_as) as caught:
+        launch.train_or_refuse(None)
+    refused = ends_as is SystemExit
+    assert capsys.readouterr().err == ("fairseq-ecg: error: rate\n" if refused else "")
+    assert caught.value.code == 2 if refused else caught.value is error
 
 
 def test_the_same_mistake_is_refused_under_the_stock_script_too(tmp_path, segments):

@@ -17,6 +17,7 @@ from fairseq import options
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY
+from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY, OPTIMIZER_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 from omegaconf import OmegaConf
 
@@ -27,6 +28,7 @@ REGISTRIES = {
     "task": (TASK_REGISTRY, TASK_DATACLASS_REGISTRY),
     "model": (MODEL_REGISTRY, MODEL_DATACLASS_REGISTRY),
     "criterion": (CRITERION_REGISTRY, CRITERION_DATACLASS_REGISTRY),
+    "optimizer": (OPTIMIZER_REGISTRY, OPTIMIZER_DATACLASS_REGISTRY),
 }
 DESIGN = {
     "task": "ecg_pretraining ecg_classification ecg_identification ecg_frame_classification "
@@ -38,6 +40,7 @@ DESIGN = {
     "criterion": "wav2vec2_with_cmsc ecg_wav2vec2 cmsc simclr 3kg arcface "
     "binary_cross_entropy_with_logits ecg_cross_entropy ecg_masked_mse ecg_transform_recognition "
     "ecg_cpc",
+    "optimizer": "ecg_adamw",
 }
 # What the main job needs; other names of the design join as their methods are built.
 BUILT = {
@@ -107,7 +110,7 @@ def test_names_are_those_of_the_design():
 
 def test_no_name_is_stock_fairseqs():
     code = """
-import json, fairseq.tasks, fairseq.models, fairseq.criterions, sys
+import json, fairseq.tasks, fairseq.models, fairseq.criterions, fairseq.optim, sys
 assert "fairseq_ecg" not in sys.modules
 print(json.dumps({
     "task": [list(fairseq.tasks.TASK_REGISTRY), list(fairseq.tasks.TASK_CLASS_NAMES)],
@@ -115,6 +118,10 @@ print(json.dumps({
     "criterion": [
         list(fairseq.criterions.CRITERION_REGISTRY),
         [cls.__name__ for cls in fairseq.criterions.CRITERION_REGISTRY.values()],
+    ],
+    "optimizer": [
+        list(fairseq.optim.OPTIMIZER_REGISTRY),
+        [cls.__name__ for cls in fairseq.optim.OPTIMIZER_REGISTRY.values()],
     ],
 }))
 """

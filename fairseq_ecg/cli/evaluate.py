@@ -5,18 +5,34 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from fairseq_ecg.cli._evaluating import add_options, options_of
 from fairseq_ecg.cli.thresholds import ChosenThresholds, read_thresholds
 from fairseq_ecg.data.atomic import write_text
-from fairseq_ecg.evaluation import Evaluation, Identification, evaluate
+from fairseq_ecg.evaluation import (
+    Evaluation,
+    Identification,
+    ReconstructionErrors,
+    evaluate,
+)
+
+PREDICTIONS_FILE = "predictions.csv"
+TRUTH_FILE = "truth.csv"
+CONFUSION_FILE = "confusion.csv"
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb to the command."""
-    parser = subparsers.add_parser("evaluate", help="score a fine-tuned checkpoint on a split")
-    parser.add_argument("checkpoint", help="checkpoint of a classifier or of arcface (.pt)")
+    parser = subparsers.add_parser("evaluate", help="score a checkpoint on a split")
     parser.add_argument(
-        "data", help="folder of a label set: labels.txt, test.tsv, ...; or of test_probe.tsv, ..."
+        "checkpoint", help="checkpoint of a classifier, of arcface, or of masked pretraining (.pt)"
+    )
+    parser.add_argument(
+        "data",
+        help="folder of a label set: labels.txt, test.tsv, ...; or of test_probe.tsv, ...; masked "
+        "pretraining needs no labels",
     )
     add_options(parser, split="test")
     group = parser.add_mutually_exclusive_group()
@@ -26,7 +42,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     group.add_argument(
         "--thresholds", type=Path, help="file of `fairseq-ecg thresholds`: one for each class"
     )
-    parser.add_argument("--out", type=Path, help="folder for metrics.json and predictions.csv")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder for metrics.json, predictions.csv, truth.csv and, if classes exclude each "
+        "other, confusion.csv",
+    )
     parser.set_defaults(run=run)
 
 
@@ -43,7 +64,9 @@ def run(args: argparse.Namespace) -> int:
     for name, value in result.metrics.items():
         print(f"{name:>14}  {value:.4f}")
     print(f"{len(result.names)} {result.unit}s of {args.split}, {result.num_segments} segments")
-    if isinstance(result, Evaluation):
+    if isinstance(result, Evaluation) and result.single_label:
+        _print_confusion(result)
+    elif isinstance(result, Evaluation):
         told_apart = int((result.truth.min(0) != result.truth.max(0)).sum())
         print(
             f"{told_apart} of {len(result.labels)} classes have recordings with and without them; "
@@ -68,6 +91,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _print_confusion(result: Evaluation) -> None:
+    confusion = result.confusion()
+    occurring = int((confusion.sum(axis=0) + confusion.sum(axis=1) > 0).sum())
+    print(
+        f"{occurring} of {len(result.labels)} classes occur, as truth or as answer; f1, precision "
+        "and recall are means over these"
+    )
+    print("confusion (row: true, column: answered)")
+    print(confusion.to_string())
+
+
 def _warn_of_thresholds(chosen: ChosenThresholds, args: argparse.Namespace) -> None:
     if chosen.split == args.split:
         print(
@@ -79,10 +113,14 @@ def _warn_of_thresholds(chosen: ChosenThresholds, args: argparse.Namespace) -> N
         print(f"warning: the thresholds were chosen for {chosen.checkpoint}", file=sys.stderr)
 
 
-def write_evaluation(result: Evaluation | Identification, folder: Path) -> None:
+def write_evaluation(
+    result: Evaluation | Identification | ReconstructionErrors, folder: Path
+) -> None:
     """Write ``metrics.json`` and ``predictions.csv`` (one row per record or probe).
 
-    A number that has no meaning (NaN) is written as null.
+    Of a classifier also ``truth.csv``, in the same rows and columns: 0 or 1; and where classes
+    exclude each other ``confusion.csv`` (row: true, column: answered). A number that has no meaning
+    (NaN) is written as null.
     """
     folder.mkdir(parents=True, exist_ok=True)
     metrics = {k: (None if v != v else v) for k, v in result.metrics.items()}
@@ -94,5 +132,46 @@ def write_evaluation(result: Evaluation | Identification, folder: Path) -> None:
         "pretrained_on": result.pretraining_overlap,
     }
     write_text(folder / "metrics.json", json.dumps(summary, indent=2) + "\n")
-    table = result.table().to_csv(index=False, float_format="%.6f")
-    write_text(folder / "predictions.csv", table)
+    table = result.table().to_csv(index=False, float_format="%.9g")
+    write_text(folder / PREDICTIONS_FILE, table)
+    if isinstance(result, Evaluation):
+        write_text(folder / TRUTH_FILE, result.truth_table().to_csv(index=False))
+    if isinstance(result, Evaluation) and result.single_label:
+        write_text(folder / CONFUSION_FILE, result.confusion().to_csv(index_label="true"))
+
+
+def read_evaluation(path: str | Path) -> Evaluation:
+    """Read what ``write_evaluation`` wrote of a classifier, without its metrics.
+
+    Args:
+        path: The folder, or ``predictions.csv`` in it.
+
+    Raises:
+        ValueError: If a file is missing, is none of a classifier, or both differ in rows or
+            columns.
+    """
+    folder = Path(path).parent if Path(path).name == PREDICTIONS_FILE else Path(path)
+    names, labels, probability = _read_by_record(folder / PREDICTIONS_FILE)
+    true_names, true_labels, truth = _read_by_record(folder / TRUTH_FILE)
+    if names != true_names or labels != true_labels:
+        raise ValueError(
+            f"{folder}: {PREDICTIONS_FILE} and {TRUTH_FILE} have other rows or columns; "
+            "evaluate again"
+        )
+    single_label = (folder / CONFUSION_FILE).is_file()
+    return Evaluation(names, labels, probability, truth, single_label=single_label)
+
+
+def _read_by_record(path: Path) -> tuple[list[str], list[str], np.ndarray]:
+    """Return records, classes and the table of numbers, float64."""
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: there is no such file; `fairseq-ecg evaluate CHECKPOINT DATA --out "
+            f"{path.parent}` writes it"
+        )
+    try:
+        table = pd.read_csv(path, dtype={"record": str}, keep_default_na=False)
+        numbers = table.drop(columns="record").to_numpy(dtype=np.float64)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} is no table of a classifier's recordings: {error}") from None
+    return table["record"].tolist(), [str(c) for c in table.columns[1:]], numbers

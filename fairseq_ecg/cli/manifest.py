@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
+from fairseq_ecg.cli._building import add_options, add_overwrite, options_of
 from fairseq_ecg.corpora._base import SPLITS, available_corpora
-from fairseq_ecg.corpora._build import SUMMARY_FILE, ManifestReport, build_manifest
-from fairseq_ecg.data.builder import LEDGER_FILE
+from fairseq_ecg.corpora._build import build_manifest
+from fairseq_ecg.data.builder import LEDGER_FILE, SUMMARY_FILE, DatasetReport
 from fairseq_ecg.data.ingest import DUPLICATE_POLICIES, FLAT_LEAD_POLICIES, BuildOptions
 from fairseq_ecg.data.leads import STANDARD_LEADS, parse_leads
 from fairseq_ecg.data.ledger import EXCLUDED, IN_NO_SPLIT, KEPT, REASONS
@@ -41,7 +40,11 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         text = (corpus.__doc__ or name).strip().splitlines()[0]
         aliases = [name.replace("-", "_")] if "-" in name else []
         child = corpora.add_parser(
-            name, aliases=aliases, help=text, description=text, epilog=_EPILOG
+            name,
+            aliases=aliases,
+            help=text.replace("%", "%%"),
+            description=text,
+            epilog=_EPILOG,
         )
         _add_common(child)
         group = child.add_argument_group(f"options of {name}")
@@ -69,9 +72,6 @@ def run(args: argparse.Namespace) -> int:
         args.corpus,
         args.folder,
         args.dest,
-        workers=args.workers,
-        overwrite=args.overwrite,
-        progress=sys.stderr.isatty() if args.progress is None else args.progress,
         corpus_options={
             field.name: getattr(args, field.name) for field in dataclasses.fields(corpus)
         },
@@ -86,12 +86,13 @@ def run(args: argparse.Namespace) -> int:
         min_seconds=args.min_seconds,
         max_seconds=args.max_seconds,
         flat_leads=args.flat_leads,
+        **options_of(args),
     )
     print(format_report(report))
     return 0
 
 
-def format_report(report: ManifestReport) -> str:
+def format_report(report: DatasetReport) -> str:
     """Return the summary of a build as text.
 
     Args:
@@ -113,6 +114,7 @@ def format_report(report: ManifestReport) -> str:
         rows.append([name, facts["classes"], *counts, facts["records_without_label"]])
     lines += _align(rows)
     lines += _warnings(summary)
+    lines += ["", *summary["remarks"]] if summary.get("remarks") else []
     titles = {
         EXCLUDED: "left out",
         IN_NO_SPLIT: "in the store, but in no split",
@@ -149,10 +151,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add(
         "--rate",
         type=float,
-        help="rate of the store in Hz (default: 500; for ptb-xl its --sampling, for code-15 400)",
+        help="rate of the store in Hz (default: 500; for ptb-xl its --sampling, for code-15 400, "
+        "for the emotion data sets 256)",
     )
-    add("--workers", type=int, default=_usable_cpus(), help="processes (all: %(default)s)")
-    add("--overwrite", action="store_true", help="discard what an earlier build left in DEST")
+    add_options(parser)
+    add_overwrite(parser)
     add("--dtype", choices=tuple(DTYPES), help="of the store (int16; preprocessed float32)")
     add(
         "--preprocessing",
@@ -189,11 +192,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="records with the samples of another: one_split takes them out of the manifests if "
         "the other is in another split (default, except for official splits), keep, exclude",
     )
-    add(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        help="show a progress bar (on a terminal by default)",
-    )
 
 
 def _parse_leads(text: str | None) -> tuple[str, ...] | None:
@@ -223,12 +221,6 @@ def _show(default: Any) -> str:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def _usable_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _align(rows: list[list[Any]]) -> list[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
-from fairseq_ecg.data.builder import LEDGER_FILE
+from fairseq_ecg.cli._building import add_options, add_overwrite, options_of
+from fairseq_ecg.data.builder import LEDGER_FILE, SUMMARY_FILE, DatasetReport
 from fairseq_ecg.data.ledger import REASONS
-from fairseq_ecg.interop.pack import SUMMARY_FILE, PackReport, pack
+from fairseq_ecg.interop.pack import pack
 
 __all__ = ["add_parser", "pack", "run"]
 
@@ -39,13 +38,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="label array, such as labels/y.npy (default: the one in the folder, or the labels in "
         "the segments)",
     )
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (all: %(default)s)")
-    add("--overwrite", action="store_true", help="discard what an earlier run left in DEST")
-    add(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        help="show a progress bar (on a terminal by default)",
-    )
+    add_options(parser)
+    add_overwrite(parser)
     parser.set_defaults(run=run)
 
 
@@ -55,19 +49,12 @@ def run(args: argparse.Namespace) -> int:
     Args:
         args: What the parser of ``add_parser`` returns.
     """
-    report = pack(
-        args.folder,
-        args.dest,
-        labels=args.labels,
-        workers=args.workers,
-        overwrite=args.overwrite,
-        progress=sys.stderr.isatty() if args.progress is None else args.progress,
-    )
+    report = pack(args.folder, args.dest, labels=args.labels, **options_of(args))
     print(format_report(report))
     return 0
 
 
-def format_report(report: PackReport) -> str:
+def format_report(report: DatasetReport) -> str:
     """Return the summary of a run as text.
 
     Args:

@@ -1,4 +1,4 @@
-"""``fairseq-ecg perturb``: a picture of each perturbation, before and after."""
+"""``fairseq-ecg perturb``: a picture of each perturbation, or of the seven forms of a window."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from fairseq_ecg.transforms.perturbation import (
     options_of,
     perturbation_keys,
 )
+from fairseq_ecg.transforms.recognition import FORMS, TransformedForms
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -41,6 +42,11 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         metavar="NAME,...",
         help=f"which of {', '.join(available_perturbations())} (default: all)",
     )
+    parser.add_argument(
+        "--transforms",
+        metavar="LEAD",
+        help="draw this lead in its forms of task.views=transforms instead, with the defaults",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
     parser.add_argument(
         "--segment-s",
@@ -58,8 +64,12 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw and say what was written."""
     signal = made_up(args.segment_s) if args.record is None else read_recording(args.record)
+    signal = first_seconds(signal, args.segment_s)
+    if args.transforms is not None:
+        print(draw_forms(signal, args.transforms, args.out, seed=args.seed, dpi=args.dpi))
+        return 0
     pictures = draw_perturbations(
-        first_seconds(signal, args.segment_s),
+        signal,
         args.out,
         args.perturbations,
         {key: getattr(args, key) for key in perturbation_keys()},
@@ -104,6 +114,34 @@ def draw_perturbations(
         values = describe(perturbation)
         pictures.append(plot_perturbation(signal, after, picture, name, values, dpi=dpi))
     return pictures
+
+
+def draw_forms(signal: EcgSignal, lead: str, folder: Path, seed: int = 0, dpi: int = 80) -> Path:
+    """Draw one lead in the seven forms of transformation recognition, each over the original.
+
+    Args:
+        signal: The recording, in mV.
+        lead: Which of its leads.
+        folder: Where ``transforms.png`` goes.
+        seed: Of the draws.
+        dpi: Pixels per inch.
+
+    Raises:
+        ValueError: If the recording has no such lead, or it has no forms.
+    """
+    if lead not in signal.leads:
+        raise ValueError(f"--transforms must be one of {', '.join(signal.leads)}, but is {lead}")
+    forms = TransformedForms()
+    values = signal.values_mv[signal.leads.index(lead)]
+    after = forms(values[None], lambda view: np.random.default_rng((seed, view)))[:, 0]
+    before = np.broadcast_to(values, after.shape)
+    pictured = (EcgSignal(rows, signal.rate_hz, FORMS) for rows in (before, after))
+    keys = dataclasses.asdict(forms).items()
+    texts = {
+        "title": f"the forms of lead {lead}",
+        "values": ",  ".join(f"{k} {v:g}" for k, v in keys),
+    }
+    return plot_perturbation(*pictured, folder / "transforms.png", **texts, leads=FORMS, dpi=dpi)
 
 
 def describe(perturbation: Perturbation) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
+from fairseq_ecg.cli._building import add_options, options_of
 from fairseq_ecg.interop.code_15_segments import LEDGER_FILE, preprocess_code_15
 
 __all__ = ["add_parser", "preprocess_code_15", "run"]
@@ -35,12 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add("--dest", type=Path, required=True, help="folder to write to")
     add("--rate", type=float, default=500.0, help="rate of the segments in Hz (%(default)g)")
     add("--segment-seconds", type=float, default=5.0, help="length of a segment (%(default)g)")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (all: %(default)s)")
-    add(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        help="show a progress bar (on a terminal by default)",
-    )
+    add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -55,8 +49,7 @@ def run(args: argparse.Namespace) -> int:
         args.dest,
         rate_hz=args.rate,
         segment_s=args.segment_seconds,
-        workers=args.workers,
-        progress=sys.stderr.isatty() if args.progress is None else args.progress,
+        **options_of(args),
     )
     print(
         f"{len(report.meta)} exams, {len(report.segmented)} segments in {report.dest}; "

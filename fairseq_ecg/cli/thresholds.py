@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -60,8 +60,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--score",
         default="f1",
         choices=tuple(SCORES),
-        help="what to maximise: macro F1 (default) or F2, the CinC 2021 score, or the share of "
-        "records with every class right",
+        help="what to maximise: macro F1 (default) or F2, the F_beta or G_beta of CPSC 2018, the "
+        "CinC 2021 score, or the share of records with every class right",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random starts (default: 0)")
     parser.add_argument("--out", type=Path, required=True, help="file to write, JSON")
@@ -126,6 +126,11 @@ def choose_thresholds(
     result = evaluate(checkpoint, data, split, score_per=score_per, **options)
     if not isinstance(result, Evaluation):
         raise ValueError(f"{checkpoint} decides no classes; give the checkpoint of a classifier")
+    if result.single_label:
+        raise ValueError(
+            f"{checkpoint} decides for the most probable class, so there are no thresholds to "
+            "choose; `fairseq-ecg evaluate` needs none"
+        )
     found = SCORES[score](result, seed)
     return ChosenThresholds(
         checkpoint=str(checkpoint),
@@ -179,6 +184,13 @@ def _f_measure(beta: float) -> Callable[[Evaluation, int], search.Thresholds]:
     return find
 
 
+def _beta(measure: Literal["f_beta", "g_beta"]) -> Callable[[Evaluation, int], search.Thresholds]:
+    def find(result: Evaluation, seed: int) -> search.Thresholds:
+        return search.search_beta(result.probability, result.truth, measure)
+
+    return find
+
+
 def _challenge(result: Evaluation, seed: int) -> search.Thresholds:
     if result.labels != challenge_labels():
         raise ValueError(
@@ -198,6 +210,8 @@ def _exact(result: Evaluation, seed: int) -> search.Thresholds:
 SCORES: dict[str, Callable[[Evaluation, int], search.Thresholds]] = {
     "f1": _f_measure(1.0),
     "f2": _f_measure(2.0),
+    "f_beta": _beta("f_beta"),
+    "g_beta": _beta("g_beta"),
     "cinc": _challenge,
     "exact": _exact,
 }

@@ -100,6 +100,15 @@ class Corpus(abc.ABC):
         del root
         return {}
 
+    def remarks(self, summary: Mapping[str, Any]) -> list[str]:
+        """Return lines that the printed summary of a build adds; none by default.
+
+        Args:
+            summary: Content of ``summary.json``.
+        """
+        del summary
+        return []
+
 
 CorpusClass = TypeVar("CorpusClass", bound=type[Corpus])
 
@@ -192,7 +201,7 @@ def split_patients(
             f"{valid_fraction} and {test_fraction}"
         )
     fixed = dict(fixed or {})
-    free = sorted(set(patients) - set(fixed), key=lambda patient: _rank(seed, patient))
+    free = sorted(set(patients) - set(fixed), key=lambda patient: rank(seed, patient))
     n_test = _share(test_fraction, len(free))
     n_valid = min(_share(valid_fraction, len(free)), len(free) - n_test)
     splits = ["test"] * n_test + ["valid"] * n_valid
@@ -205,5 +214,6 @@ def _share(fraction: float, count: int) -> int:
     return max(wanted, 1) if fraction > 0 and count >= 3 else wanted
 
 
-def _rank(seed: int, patient: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{patient}".encode("utf-8", "surrogateescape")).digest()
+def rank(seed: int, name: str) -> bytes:
+    """Return what puts names into an order of its own for each seed."""
+    return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()

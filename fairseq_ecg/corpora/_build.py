@@ -8,39 +8,22 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fairseq_ecg.corpora._base import SPLITS, Corpus, CorpusError, LabelSet, get_corpus
 from fairseq_ecg.data.atomic import remove_temporary_files, write_json
-from fairseq_ecg.data.builder import STORE_FOLDER, BuildReport, build_store
+from fairseq_ecg.data.builder import (
+    STORE_FOLDER,
+    SUMMARY_FILE,
+    BuildReport,
+    DatasetReport,
+    build_store,
+)
 from fairseq_ecg.data.ingest import BuildOptions
-from fairseq_ecg.data.ledger import LedgerRow, count_reasons
+from fairseq_ecg.data.ledger import count_reasons
 from fairseq_ecg.data.manifest import LABELS_FILE, join_labels, write_classes, write_manifest
 from fairseq_ecg.data.preprocess import PREPROCESSING_DEFAULTS
-from fairseq_ecg.data.store import Store
-
-SUMMARY_FILE = "summary.json"
-
-
-@dataclass(frozen=True)
-class ManifestReport:
-    """What ``build_manifest`` made.
-
-    Attributes:
-        dest: The folder written to.
-        store: The store, opened.
-        ledger: All remarks on records.
-        summary: Content of ``summary.json``.
-        was_finished: True if the store was there already.
-    """
-
-    dest: Path
-    store: Store
-    ledger: list[LedgerRow]
-    summary: dict[str, Any]
-    was_finished: bool
 
 
 def build_manifest(
@@ -54,7 +37,7 @@ def build_manifest(
     progress: bool = False,
     corpus_options: dict[str, Any] | None = None,
     **options: Any,
-) -> ManifestReport:
+) -> DatasetReport:
     """Build the store and the manifests of a corpus; a build that was stopped goes on.
 
     Written to ``dest``: ``store/``, ``ledger.csv``, ``summary.json``, ``train.tsv``, ``valid.tsv``
@@ -105,7 +88,7 @@ def build_manifest(
         progress=progress,
     )
     summary = _write_outputs(report, corpus, label_sets, dest)
-    return ManifestReport(dest, report.store, report.ledger, summary, report.was_finished)
+    return DatasetReport(dest, report.store, report.ledger, summary, report.was_finished)
 
 
 def _remove_outputs(dest: Path) -> None:
@@ -161,6 +144,7 @@ def _write_outputs(
         "label_sets": described,
         "ledger": count_reasons(report.ledger),
     }
+    summary["remarks"] = corpus.remarks(summary)
     write_json(dest / SUMMARY_FILE, summary)
     return summary
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from fairseq_ecg.corpora._base import DATE, SPLITS, CorpusError, split_patients
 from fairseq_ecg.data.atomic import write_json
-from fairseq_ecg.data.builder import NO_SPLIT, STORE_FOLDER
+from fairseq_ecg.data.builder import NO_SPLIT, STORE_FOLDER, SUMMARY_FILE
 from fairseq_ecg.data.manifest import read_manifest, write_manifest
 from fairseq_ecg.data.sources import FolderSource
 from fairseq_ecg.data.store import STORE_FILE, Store
 
 FOLDER = "identification"
-SUMMARY_FILE = "summary.json"
+
 
 _EVALUATED = ("valid", "test")
 

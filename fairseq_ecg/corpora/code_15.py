@@ -8,7 +8,6 @@ hash.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from fairseq_ecg.corpora._base import (
     register_corpus,
     split_patients,
 )
+from fairseq_ecg.corpora._tables import read_table, whole_number
 from fairseq_ecg.corpora._wfdb_tree import parse_age
 from fairseq_ecg.data.hdf5_reader import CODE_RATE_HZ, TracingReader, find_tracings
 from fairseq_ecg.data.ingest import RecordEntry
@@ -64,7 +64,7 @@ class Code15(Corpus):
                 f"{root} holds no tracing: {EXAMS_FILE} names {', '.join(files[:3])}, ...; unpack "
                 "the archives exams_part0.zip, ... there"
             )
-        patients = [f"code15-{_whole(path, line, row, 'patient_id')}" for line, row in rows]
+        patients = [f"code15-{whole_number(row, 'patient_id', path, line)}" for line, row in rows]
         splits = split_patients(patients, self.valid_fraction, self.test_fraction, self.seed)
         return [
             self._entry(path, line, row, patient, splits[patient], places)
@@ -89,7 +89,7 @@ class Code15(Corpus):
         split: str,
         places: dict[tuple[str, int], int],
     ) -> RecordEntry:
-        exam_id = _whole(path, line, row, "exam_id")
+        exam_id = whole_number(row, "exam_id", path, line)
         is_male = _flag(path, line, row, MALE)
         return RecordEntry(
             record=str(exam_id),
@@ -119,26 +119,9 @@ def read_exams(path: Path) -> list[tuple[int, dict[str, str]]]:
     Raises:
         CorpusError: If the file, a column or a cell is missing; names the file and the column.
     """
-    if not path.is_file():
-        raise CorpusError(
-            f"{path.parent} is not the folder of CODE-15%: it has no {path.name}; give the folder "
-            "that holds exams.csv and the unpacked exams_part0.hdf5, ..."
-        )
     required = ("exam_id", "age", MALE, *DIAGNOSES, "patient_id", NORMAL, "trace_file")
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        rows = [(reader.line_num, row) for row in reader]
-    missing = [name for name in required if name not in (reader.fieldnames or ())]
-    if missing or not rows:
-        raise CorpusError(
-            f"{path} must have rows and the columns {', '.join(required)}; "
-            + (f"missing: {', '.join(missing)}" if missing else "it has no rows")
-        )
-    for line, row in rows:
-        cut = [name for name in required if row[name] is None]
-        if cut:
-            raise CorpusError(f"{path}, line {line}: the row is cut short before {cut[0]}")
-    return rows
+    wanted = f"{EXAMS_FILE} and the unpacked exams_part0.hdf5, ..."
+    return read_table(path, required, "CODE-15%", wanted)
 
 
 def _as_they_are(codes: Sequence[str]) -> Sequence[str]:
@@ -152,12 +135,3 @@ def _flag(path: Path, line: int, row: dict[str, str], column: str) -> bool:
             f"{path}, line {line}: {column} must be True or False, but is {row[column]!r}"
         )
     return text in _TRUE
-
-
-def _whole(path: Path, line: int, row: dict[str, str], column: str) -> int:
-    try:
-        return int(row[column])
-    except ValueError:
-        raise CorpusError(
-            f"{path}, line {line}: {column} must be a whole number, but is {row[column]!r}"
-        ) from None

@@ -16,7 +16,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -31,7 +31,7 @@ from fairseq_ecg.corpora._base import (
 from fairseq_ecg.corpora._wfdb_tree import Comments, find_headers, read_comments
 from fairseq_ecg.corpora.ptb_xl import fold_split, patient_name, read_database
 from fairseq_ecg.data.ingest import RecordEntry
-from fairseq_ecg.resources import challenge_classes
+from fairseq_ecg.resources import challenge_classes, cpsc_classes
 
 DATABASES = (
     "chapman_shaoxing",
@@ -98,18 +98,22 @@ class PhysioNet2021(Corpus):
         ]
 
     def label_sets(self, root: Path) -> dict[str, LabelSet]:
-        """Return ``cinc2021``: the 26 scored classes, recordings without one kept."""
+        """Return ``cinc2021``: the 26 scored classes, recordings without one kept.
+
+        Of the database ``cpsc_2018`` alone also ``cpsc2018``, its own nine classes: the others
+        write other codes for some of them.
+        """
         del root
-        classes = challenge_classes()
-        by_code = {code: name for name, codes in classes.items() for code in codes}
+        sets = {"cinc2021": label_set_of(challenge_classes(), keep_unlabelled=True)}
+        if self._wanted() == ["cpsc_2018"]:
+            sets["cpsc2018"] = label_set_of(cpsc_classes(), keep_unlabelled=False)
+        return sets
 
-        def rule(codes: Sequence[str]) -> list[str]:
-            return [by_code[code] for code in codes if code in by_code]
-
-        return {"cinc2021": LabelSet(tuple(classes), rule, keep_unlabelled=True)}
+    def _wanted(self) -> list[str]:
+        return [name.strip() for name in self.databases.split(",") if name.strip()]
 
     def _choose(self, root: Path, paths: list[str]) -> list[str]:
-        wanted = [name.strip() for name in self.databases.split(",") if name.strip()]
+        wanted = self._wanted()
         if not wanted:
             return paths
         found = Counter(database_of(path) for path in paths)
@@ -146,6 +150,21 @@ class PhysioNet2021(Corpus):
         return {
             path: rows[match[1]] for path, match in numbers.items() if match and match[1] in rows
         }
+
+
+def label_set_of(classes: Mapping[str, Sequence[str]], keep_unlabelled: bool) -> LabelSet:
+    """Return a label set in which each class has the codes that count as it.
+
+    Args:
+        classes: Codes by class, in column order.
+        keep_unlabelled: See ``LabelSet``.
+    """
+    by_code = {code: name for name, codes in classes.items() for code in codes}
+
+    def rule(codes: Sequence[str]) -> list[str]:
+        return [by_code[code] for code in codes if code in by_code]
+
+    return LabelSet(tuple(classes), rule, keep_unlabelled)
 
 
 def database_of(path: str) -> str:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import ast
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fairseq_ecg.corpora._base import Corpus, CorpusError, LabelSet, option, register_corpus
+from fairseq_ecg.corpora._folds import split_of
+from fairseq_ecg.corpora._tables import read_table, whole_number
 from fairseq_ecg.corpora._wfdb_tree import parse_age
 from fairseq_ecg.data.ingest import RecordEntry
 from fairseq_ecg.resources import challenge_labels, manifests_dir
@@ -26,6 +28,7 @@ STATEMENTS_FILE = "scp_statements.csv"
 AXIS = "axis:"
 """Prefix of the codes that come from the column heart_axis."""
 
+_FOLDER = ("PTB-XL", f"{DATABASE_FILE}, {STATEMENTS_FILE} and records500")
 _KINDS = ("diagnostic", "form", "rhythm")
 
 
@@ -83,7 +86,7 @@ def read_database(path: Path, columns: Iterable[str] = ()) -> list[tuple[int, di
         CorpusError: If the file or a column is missing.
     """
     required = ("ecg_id", "patient_id", "scp_codes", "strat_fold", *columns)
-    return _read_table(path, required)
+    return read_table(path, required, *_FOLDER)
 
 
 def patient_name(row: dict[str, str], path: Path, line: int) -> str:
@@ -97,7 +100,7 @@ def patient_name(row: dict[str, str], path: Path, line: int) -> str:
     Raises:
         CorpusError: If the cell is not a number.
     """
-    return f"ptbxl-{_whole(row, 'patient_id', path, line)}"
+    return f"ptbxl-{whole_number(row, 'patient_id', path, line)}"
 
 
 def fold_split(row: dict[str, str], path: Path, line: int) -> str:
@@ -111,10 +114,10 @@ def fold_split(row: dict[str, str], path: Path, line: int) -> str:
     Raises:
         CorpusError: If the fold is not 1 to 10.
     """
-    fold = _whole(row, "strat_fold", path, line)
+    fold = whole_number(row, "strat_fold", path, line)
     if not 1 <= fold <= 10:
         raise CorpusError(f"{path}, line {line}: strat_fold must be 1 to 10, but is {fold}")
-    return {9: "valid", 10: "test"}.get(fold, "train")
+    return split_of(fold)
 
 
 def _make_entry(path: Path, line: int, row: dict[str, str], column: str) -> RecordEntry:
@@ -147,43 +150,10 @@ def _parse_statements(path: Path, line: int, text: str) -> list[str]:
 
 def _read_statements(path: Path) -> dict[str, dict[str, str]]:
     required = (*_KINDS, "diagnostic_class", "diagnostic_subclass")
-    rows = _read_table(path, required)
+    rows = read_table(path, required, *_FOLDER)
     # The column of the codes has no name in the original.
     code_column = next(iter(rows[0][1]))
     return {row[code_column].strip(): row for _, row in rows}
-
-
-def _read_table(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    if not path.is_file():
-        raise CorpusError(
-            f"{path.parent} is not the folder of PTB-XL: it has no {path.name}; give the folder "
-            f"that holds {DATABASE_FILE}, {STATEMENTS_FILE} and records500"
-        )
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        rows = [(reader.line_num, row) for row in reader]
-    missing = [name for name in required if name not in (reader.fieldnames or ())]
-    if missing or not rows:
-        raise CorpusError(
-            f"{path} must have rows and the columns {', '.join(required)}; "
-            + (f"missing: {', '.join(missing)}" if missing else "it has no rows")
-        )
-    for line, row in rows:
-        if any(row[name] is None for name in required):
-            raise CorpusError(f"{path}, line {line}: the row is cut short")
-    return rows
-
-
-def _whole(row: dict[str, str], column: str, path: Path, line: int) -> int:
-    try:
-        value = float(row[column])
-        if value != int(value):
-            raise ValueError
-    except (ValueError, OverflowError):
-        raise CorpusError(
-            f"{path}, line {line}: {column} must be a whole number, but is {row[column]!r}"
-        ) from None
-    return int(value)
 
 
 def _is_set(row: dict[str, str], kind: str) -> bool:

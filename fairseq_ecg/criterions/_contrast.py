@@ -16,7 +16,7 @@ from fairseq.logging import metrics
 from torch import Tensor, nn
 
 from fairseq_ecg.criterions._contrastive_log import log_accuracy, log_losses
-from fairseq_ecg.criterions._gather import gather_rows
+from fairseq_ecg.criterions._gather import gather_rows, keys_of_rows
 from fairseq_ecg.criterions._logging import sum_logs
 from fairseq_ecg.modules.pooling import mean_of_nonzero
 
@@ -42,6 +42,23 @@ def unit_vectors(features: Tensor, padding_mask: Optional[Tensor], eps: float = 
         float32, [B, D].
     """
     return normalize_detached(mean_of_nonzero(features.float(), padding_mask), eps)
+
+
+def partner_masks(view: Tensor, n_views: int) -> Tuple[Tensor, Tensor]:
+    """Compare each row with all others; positives are the other views of its item.
+
+    Args:
+        view: int, [B], item by item; -1 does not take part.
+        n_views: Rows per item.
+
+    Returns:
+        Positives, and all that are compared; bool, [B, B] each.
+    """
+    row = torch.arange(len(view), device=view.device)
+    real = view >= 0
+    compared = (row[:, None] != row[None]) & real[:, None] & real[None]
+    item = row // n_views
+    return compared & (item[:, None] == item[None]), compared
 
 
 def mean_contrast(similarity: Tensor, positive: Tensor, compared: Tensor) -> Tensor:
@@ -121,7 +138,8 @@ class ContrastiveCriterion(FairseqCriterion):
         """Return which views are positives of each other and which are compared.
 
         Args:
-            keys: The batch's integers, [B] each; -1 in rows that only fill up a process's share.
+            keys: The batch's integers, [B] each; -1 in rows that only fill up a process's share,
+                and in all rows of a dummy batch.
 
         Returns:
             bool, [B, B] each.
@@ -178,7 +196,7 @@ class ContrastiveCriterion(FairseqCriterion):
                 f"the batch has no {' and no '.join(missing)}, which this criterion needs; "
                 f"give {self.task_views}"
             )
-        return {key: sample[key] for key in needed}
+        return keys_of_rows(sample, needed)
 
     @classmethod
     def validation_metrics(cls, cfg: Any) -> List[str]:

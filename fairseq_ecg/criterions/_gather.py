@@ -1,5 +1,7 @@
 """Rows of all processes, with their exact gradient."""
 
+from typing import Any, Dict, Iterable
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -27,6 +29,25 @@ def gather_rows(rows: Tensor, fill: float = 0) -> Tensor:
     missing = int(torch.cat(counts).max()) - rows.shape[0]
     rows = F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing), value=fill).contiguous()
     return torch.cat(all_gather(rows) if rows.requires_grad else _gathered(rows))
+
+
+def keys_of_rows(sample: Dict[str, Any], names: Iterable[str]) -> Dict[str, Any]:
+    """Return what a batch says of its rows, such as which view of what each one is.
+
+    A process that has run out of batches repeats one, marked ``dummy`` (see ``engine.py``), so that
+    all processes meet. Its rows are those of other processes once more, and take no part.
+
+    Args:
+        sample: The batch.
+        names: Which keys.
+
+    Returns:
+        The keys; tensors are -1 in all rows of a dummy batch.
+    """
+    keys = {name: sample[name] for name in names}
+    if not sample.get("dummy"):
+        return keys
+    return {k: torch.full_like(v, -1) if torch.is_tensor(v) else v for k, v in keys.items()}
 
 
 def _gathered(rows: Tensor) -> list:

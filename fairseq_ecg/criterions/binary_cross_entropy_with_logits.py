@@ -17,6 +17,7 @@ from fairseq.logging import metrics
 from torch import Tensor
 from torch.nn import functional
 
+from fairseq_ecg.criterions._class_weights import class_weights_of
 from fairseq_ecg.criterions._logging import sum_logs
 from fairseq_ecg.criterions._multilabel_losses import (
     asymmetric_loss,
@@ -54,6 +55,13 @@ class BinaryCrossEntropyWithLogitsConfig(FairseqDataclass):
     )
     report_cinc_score: bool = field(
         default=False, metadata={"help": "report the CinC 2021 challenge score of each validation"}
+    )
+    report_f_max: bool = field(
+        default=False, metadata={"help": "report PTB-XL's F_max of each validation"}
+    )
+    report_f_beta: bool = field(
+        default=False,
+        metadata={"help": "report the F_beta and G_beta of CPSC 2018 of each validation, beta 2"},
     )
     weights_file: Optional[str] = field(
         default=None,
@@ -140,6 +148,8 @@ class BinaryCrossEntropyWithLogits(FairseqCriterion):
         report_auc: Report the areas under the curves.
         auc_average: Which average ``auroc`` and ``auprc`` are.
         report_cinc_score: Report the challenge score.
+        report_f_max: Report PTB-XL's F_max.
+        report_f_beta: Report the F_beta and G_beta of CPSC 2018.
         weights_file: The challenge's table; None takes the one that ships with the package.
         base_loss: Loss of each decision: "cross_entropy", "asymmetric" or "focal".
         gamma_neg: Of the asymmetric loss, as ``gamma_pos`` and ``clip``.
@@ -164,6 +174,8 @@ class BinaryCrossEntropyWithLogits(FairseqCriterion):
         report_auc: bool = False,
         auc_average: str = "macro",
         report_cinc_score: bool = False,
+        report_f_max: bool = False,
+        report_f_beta: bool = False,
         weights_file: Optional[str] = None,
         base_loss: str = "cross_entropy",
         gamma_neg: float = 4.0,
@@ -183,7 +195,7 @@ class BinaryCrossEntropyWithLogits(FairseqCriterion):
         self.threshold = threshold
         num_labels = getattr(task, "num_labels", None)
         for name, values in (("pos_weight", pos_weight), ("weight", weight)):
-            self.register_buffer(name, _class_weights(name, values, num_labels), persistent=False)
+            self.register_buffer(name, class_weights_of(name, values, num_labels), persistent=False)
         average = str(getattr(auc_average, "value", auc_average))
         cinc = (
             _challenge(task, weights_file, "report_cinc_score=false") if report_cinc_score else {}
@@ -194,15 +206,21 @@ class BinaryCrossEntropyWithLogits(FairseqCriterion):
             self.sinus_index = table["sinus_index"]
             table = torch.from_numpy(table["cinc_weights"]).float()
         self.register_buffer("challenge_weights", table, persistent=False)
-        self.summary = Summary(threshold, average, report_auc, **cinc)
+        self.summary = Summary(
+            threshold, average, report_auc, f_max=report_f_max, f_beta=report_f_beta, **cinc
+        )
 
     @classmethod
     def validation_metrics(cls, cfg: Any) -> List[str]:
         """Return the names a validation logs, for ``checkpoint.best_checkpoint_metric``."""
-        cinc = np.empty(0) if cfg.get("report_cinc_score") else None
-        ranking = bool(cfg.get("report_auc"))
+        summary = Summary(
+            ranking=bool(cfg.get("report_auc")),
+            f_max=bool(cfg.get("report_f_max")),
+            f_beta=bool(cfg.get("report_f_beta")),
+            cinc_weights=np.empty(0) if cfg.get("report_cinc_score") else None,
+        )
         terms = [name for name in _TERMS if cfg.get(name.replace("loss", "weight"))]
-        return [*_SUMMED, *terms, *Summary(ranking=ranking, cinc_weights=cinc).names]
+        return [*_SUMMED, *terms, *summary.names]
 
     def epoch_metric_names(self) -> List[str]:
         """Return the names that ``epoch_metrics`` computes."""
@@ -290,19 +308,6 @@ class BinaryCrossEntropyWithLogits(FairseqCriterion):
 def _share(meters: Dict[str, Any], other: str) -> float:
     tp = meters["_tp"].sum
     return round(tp / ((tp + meters[other].sum) or 1.0), 4)
-
-
-def _class_weights(
-    name: str, values: Optional[List[float]], num_labels: Optional[int]
-) -> Optional[Tensor]:
-    if values is None:
-        return None
-    if num_labels is not None and len(values) != num_labels:
-        raise ValueError(f"criterion.{name} has {len(values)} values for {num_labels} classes")
-    weights = torch.tensor([float(v) for v in values])
-    if not (torch.isfinite(weights).all() and (weights >= 0).all()):
-        raise ValueError(f"criterion.{name} must be finite and not negative, got {values}")
-    return weights
 
 
 def _check_losses(criterion: BinaryCrossEntropyWithLogits, pos_weight: Any) -> None:

@@ -6,28 +6,14 @@ Each copy is to be told its partner among all other copies of the batch.
 from dataclasses import dataclass
 from typing import Any, Dict, Tuple
 
-import torch
 from fairseq.criterions import register_criterion
 from torch import Tensor
 
-from fairseq_ecg.criterions._contrast import ContrastiveConfig, ContrastiveCriterion
-
-
-def partner_masks(view: Tensor, n_views: int) -> Tuple[Tensor, Tensor]:
-    """Compare each row with all others; positives are the other views of its item.
-
-    Args:
-        view: int, [B], item by item; -1 does not take part.
-        n_views: Rows per item.
-
-    Returns:
-        Positives, and all that are compared; bool, [B, B] each.
-    """
-    row = torch.arange(len(view), device=view.device)
-    real = view >= 0
-    compared = (row[:, None] != row[None]) & real[:, None] & real[None]
-    item = row // n_views
-    return compared & (item[:, None] == item[None]), compared
+from fairseq_ecg.criterions._contrast import (
+    ContrastiveConfig,
+    ContrastiveCriterion,
+    partner_masks,
+)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from fairseq.criterions import register_criterion
 from torch import Tensor, nn
 
 from fairseq_ecg.criterions._contrast import unit_vectors
-from fairseq_ecg.criterions._gather import gather_rows
+from fairseq_ecg.criterions._gather import gather_rows, keys_of_rows
 from fairseq_ecg.criterions.cmsc import pair_loss
 from fairseq_ecg.criterions.ecg_wav2vec2 import EcgWav2Vec2Criterion, EcgWav2Vec2CriterionConfig
 
@@ -133,11 +133,10 @@ class Wav2Vec2WithCmscCriterion(EcgWav2Vec2Criterion):
             cmsc = cmsc_loss(
                 output["features"],
                 output["padding_mask"],
-                sample["patient_id"],
-                sample["segment"],
-                self.temp,
-                self.eps,
-                self.all_gather,
+                **keys_of_rows(sample, ("patient_id", "segment")),
+                temp=self.temp,
+                eps=self.eps,
+                all_gather=self.all_gather,
             )
         n_rows = output["logits"].shape[1] * output["logits"].shape[2]
         return self.report(output, [*losses, self.cmsc_weight * n_rows * cmsc])

@@ -46,6 +46,7 @@ from fairseq_ecg.data.store import (
 
 STORE_FOLDER = "store"
 LEDGER_FILE = "ledger.csv"
+SUMMARY_FILE = "summary.json"
 # Starting processes takes some seconds (they import the package), as does writing this much.
 _BYTES_WORTH_A_POOL = 1 << 30
 NO_SPLIT = ""
@@ -66,6 +67,25 @@ class BuildReport:
     store: Store
     ledger: list[LedgerRow]
     n_entries: int
+    was_finished: bool
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """A folder with a store and the manifests that were made along with it.
+
+    Attributes:
+        dest: The folder written to.
+        store: The store, opened.
+        ledger: All remarks on records.
+        summary: Content of ``SUMMARY_FILE``.
+        was_finished: True if the store was there already.
+    """
+
+    dest: Path
+    store: Store
+    ledger: list[LedgerRow]
+    summary: dict[str, Any]
     was_finished: bool
 
 

@@ -5,89 +5,25 @@ loader workers and after a resume. The epoch lives in shared memory: fairseq kee
 epochs and cannot tell them otherwise. ``batch_by_size`` is our own: fairseq's drops the last batch
 of a size that is no multiple of eight and needs a compiled extension.
 
-Before: data/sources.py, transforms/pipeline.py. After: data/wrappers.py, data/collate.py.
+Before: data/windows.py, transforms/pipeline.py. After: data/wrappers.py, data/collate.py.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from fairseq.data import FairseqDataset
 
-from fairseq_ecg.data.collate import collate
+from fairseq_ecg.data.collate import Padding, collate
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.signal import EcgSignal
 from fairseq_ecg.data.sources import Source
+from fairseq_ecg.data.windows import Windows
 
-# Streams of randomness of one (seed, epoch): transforms, crops and order must not share numbers.
-_TRANSFORM, _CROP, _ORDER = range(3)
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Pieces of recordings.
-
-    Args:
-        row: Recording of each piece, int64 [W].
-        start: First sample of each piece, int64 [W].
-        length: Samples of each piece, int64 [W].
-    """
-
-    row: np.ndarray
-    start: np.ndarray
-    length: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def select(self, kept: np.ndarray) -> "Windows":
-        """Return the pieces where ``kept`` (bool [W]) is True."""
-        return Windows(self.row[kept], self.start[kept], self.length[kept])
-
-
-def cut_windows(n_samples: np.ndarray, window: int | None = None) -> Windows:
-    """Cut recordings into consecutive windows without overlap.
-
-    A remainder shorter than the window is dropped, as in fairseq-signals; a recording shorter than
-    one window is kept whole, so that no recording is lost.
-
-    Args:
-        n_samples: Length of each recording, int64 [N].
-        window: Samples per window; None keeps every recording whole.
-
-    Raises:
-        ValueError: If the window is not positive.
-    """
-    n_samples = np.asarray(n_samples, dtype=np.int64)
-    if window is None:
-        return Windows(np.arange(len(n_samples)), np.zeros_like(n_samples), n_samples)
-    if window <= 0:
-        raise ValueError(f"a window must have at least one sample, got {window}")
-    counts = np.maximum(n_samples // window, 1)
-    row = np.repeat(np.arange(len(n_samples)), counts)
-    number = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return Windows(row, number * window, np.minimum(n_samples[row], window))
-
-
-def central_windows(n_samples: np.ndarray, window: int | None = None) -> Windows:
-    """Take the middle of each recording, one window per recording.
-
-    Args:
-        n_samples: Length of each recording, int64 [N].
-        window: Samples per window; None keeps every recording whole, as one that is shorter is.
-
-    Raises:
-        ValueError: If the window is not positive.
-    """
-    whole = cut_windows(n_samples)
-    if window is None:
-        return whole
-    if window <= 0:
-        raise ValueError(f"a window must have at least one sample, got {window}")
-    length = np.minimum(whole.length, window)
-    return Windows(whole.row, (whole.length - length) // 2, length)
+# Streams of randomness of one (seed, epoch): what draws must not share numbers with the others.
+_TRANSFORM, _CROP, _ORDER, _START, _MASK, _VIEW = range(6)
 
 
 class BaseEcgDataset(FairseqDataset):
@@ -168,6 +104,14 @@ class BaseEcgDataset(FairseqDataset):
             batches.append(indices[first:])
         return batches
 
+    def view_generator(self, index: int, view: int) -> np.random.Generator:
+        """Return the generator of what is drawn for a view after the transforms of its item."""
+        return self._generator(index, _VIEW, view)
+
+    def _generator(self, index: int, stream: int, view: int = 0) -> np.random.Generator:
+        key = (self.seed, int(self.epoch), index, stream, *((view,) if view else ()))
+        return np.random.default_rng(key)
+
 
 class Transforms(Protocol):
     """What is done to the pieces, as ``transforms/pipeline.py`` does."""
@@ -190,7 +134,9 @@ class EcgDataset(BaseEcgDataset):
         rebuild_batches: Draw new batches each epoch instead of once.
         pad: Pad items of a batch to the longest; otherwise crop to the shortest.
         max_samples: Crop longer items to this many samples.
+        padding: Pad every item to one length; None: only to the longest of its batch.
         identity: Recording to the number that ``patient_id`` is; None = ``source.identity``.
+        with_scale: Give items ``scale_mv``, float32 [C]: millivolts per unit of their samples.
     """
 
     def __init__(
@@ -204,7 +150,9 @@ class EcgDataset(BaseEcgDataset):
         rebuild_batches: bool = False,
         pad: bool = True,
         max_samples: int | None = None,
+        padding: Padding | None = None,
         identity: Callable[[int], int] | None = None,
+        with_scale: bool = False,
     ) -> None:
         self.source = source
         self.windows = windows
@@ -214,8 +162,11 @@ class EcgDataset(BaseEcgDataset):
         self.rebuild_batches = rebuild_batches
         self.pad = pad
         self.max_samples = max_samples
+        self.padding = padding
+        self.with_scale = with_scale
         self.identity = source.identity if identity is None else identity
-        self.sizes = np.minimum(windows.length, max_samples or np.iinfo(np.int64).max)
+        lengths = windows.length if padding is None else np.maximum(windows.length, padding.length)
+        self.sizes = np.minimum(lengths, max_samples or np.iinfo(np.int64).max)
         self.epoch = torch.ones(1, dtype=torch.int64).share_memory_()
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -244,12 +195,19 @@ class EcgDataset(BaseEcgDataset):
     def collater(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Merge items into a batch (see ``data/collate.py``)."""
         crop_start = self._random_start if self.shuffle else None
-        return collate(items, pad=self.pad, max_samples=self.max_samples, crop_start=crop_start)
+        return collate(
+            items,
+            pad=self.pad,
+            max_samples=self.max_samples,
+            padding=self.padding,
+            crop_start=crop_start,
+        )
 
     def _load(self, drawn: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
         """Return items of one length, given as (index, view)."""
         indices = [index for index, _ in drawn]
-        rows, starts = (a[indices].tolist() for a in (self.windows.row, self.windows.start))
+        rows = self.windows.row[indices].tolist()
+        starts = [self._start(index) for index in indices]
         length = int(self.windows.length[indices[0]])
         batch = np.empty((len(drawn), len(STANDARD_LEADS), length), dtype=np.float32)
         signals = [
@@ -257,6 +215,7 @@ class EcgDataset(BaseEcgDataset):
                 self.source.read(row, start, start + length, out=out),
                 self.source.rate_hz,
                 STANDARD_LEADS,
+                self.source.scale_mv(row) if self.with_scale else None,
             )
             for row, start, out in zip(rows, starts, batch, strict=True)
         ]
@@ -268,13 +227,28 @@ class EcgDataset(BaseEcgDataset):
                 "record": row,
                 "patient_id": self.identity(row),
                 "source": signal.values_mv,
+                **({"scale_mv": signal.scale_mv} if self.with_scale else {}),
             }
             for index, row, signal in zip(indices, rows, signals, strict=True)
         ]
 
+    def mask_generator(self, index: int) -> np.random.Generator:
+        """Return the generator of what is hidden of an item.
+
+        In training it depends on seed, epoch and index. Otherwise on the recording's name and the
+        first sample of the window alone, so that the losses of epochs, and of runs, compare.
+        """
+        if self.shuffle:
+            return self._generator(index, _MASK)
+        name = self.source.names[int(self.windows.row[index])]
+        digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+        return np.random.default_rng((int.from_bytes(digest), int(self.windows.start[index])))
+
+    def _start(self, index: int) -> int:
+        """Return the first sample of a piece, the same for all views of it."""
+        start = int(self.windows.start[index])
+        slack = 0 if self.windows.slack is None else int(self.windows.slack[index])
+        return start + int(self._generator(index, _START).integers(slack + 1)) if slack else start
+
     def _random_start(self, item: dict[str, Any], surplus: int) -> int:
         return int(self._generator(item["id"], _CROP).integers(surplus + 1))
-
-    def _generator(self, index: int, stream: int, view: int = 0) -> np.random.Generator:
-        key = (self.seed, int(self.epoch), index, stream, *((view,) if view else ()))
-        return np.random.default_rng(key)

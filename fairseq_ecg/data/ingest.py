@@ -190,9 +190,11 @@ class _Samples:
         baseline: Value at 0 mV, float64 [C].
         units: Unit of each lead, for messages.
         invalid: bool [C, T], or None if every sample is valid.
-        patient: As in ``Recording``, like the two that follow.
+        patient: As in ``Recording``, like those that follow.
         group: See there.
         codes: See there.
+        age: See there.
+        sex: See there.
     """
 
     values: np.ndarray
@@ -205,6 +207,8 @@ class _Samples:
     patient: str | None = None
     group: int | None = None
     codes: tuple[str, ...] | None = None
+    age: float | None = None
+    sex: str = ""
 
 
 def record_facts(entry: RecordEntry, root: Path) -> RecordFacts:
@@ -262,8 +266,8 @@ def _ingest(
         "lead_present": present,
         "codes": None if codes is None else list(codes),
         "split": entry.split,
-        "age": entry.age,
-        "sex": entry.sex,
+        "age": found.age if entry.age is None else entry.age,
+        "sex": entry.sex or found.sex,
         "source_rate_hz": found.rate_hz,
         "source_n_samples": found.values.shape[1],
         "group": found.group,
@@ -302,6 +306,8 @@ def _read(entry: RecordEntry, path: Path, options: BuildOptions) -> _Samples:
         recording.patient,
         recording.group,
         recording.codes,
+        recording.age,
+        recording.sex,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from fairseq_ecg._near_misses import near_misses
 from fairseq_ecg.data.signal import EcgSignal
 
 STANDARD_LEADS: tuple[str, ...] = (
@@ -219,7 +219,7 @@ def _row_of(item: object) -> int:
         standard = canonical_lead(item)
         if standard is not None:
             return STANDARD_LEADS.index(standard)
-        near = difflib.get_close_matches(item.casefold()[:20], _BY_FOLDED, n=3, cutoff=0.5)
+        near = near_misses(item.casefold()[:20], _BY_FOLDED)
         hint = ", ".join(dict.fromkeys(_BY_FOLDED[folded] for folded in near))
         raise ValueError(
             f"unknown lead {item!r}"

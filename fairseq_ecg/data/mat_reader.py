@@ -24,14 +24,14 @@ from fairseq_ecg.data.record_file import RecordError, open_regular, read_exactly
 __all__ = ["RecordError", "read_mat", "read_mat_struct"]
 
 _MAX_VARIABLES = 1000
-_MAX_DIMENSIONS = 32
+MAX_DIMENSIONS = 32
 # Text grows about fortyfold on its way to an array of letters.
 _MAX_TEXT_BYTES = 1 << 16
 # Flags, up to 32 dimensions and a name of at most 63 characters come first in every variable.
 _PREFIX_BYTES = 1024
 
-_MATRIX, _COMPRESSED = 14, 15
-_NUMBER_TYPES = {
+MATRIX, _COMPRESSED = 14, 15
+NUMBER_TYPES = {
     1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8",
 }  # fmt: skip
 _TEXT_CODECS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
@@ -39,12 +39,12 @@ _CLASS_NAMES = {
     1: "cell array", 2: "struct", 3: "object", 5: "sparse array", 16: "function handle",
     17: "opaque object",
 }  # fmt: skip
-_STRUCT, _CHAR, _NUMERIC, _OPAQUE = 2, 4, range(6, 16), 17
-_COMPLEX_FLAG = 0x0800
+STRUCT, CHAR, _NUMERIC, _OPAQUE = 2, 4, range(6, 16), 17
+COMPLEX_FLAG = 0x0800
 
 
 @dataclass(frozen=True, slots=True)
-class _Variable:
+class Variable:
     """A variable that has been found in a file, not yet loaded.
 
     Attributes:
@@ -86,9 +86,9 @@ def read_mat(
         RecordError: If the file is broken, too large, not level 5, lacks a name, or holds
             anything but real numbers and text under a name that is read.
     """
-    order, variables = _find_variables(os.fspath(path), max_bytes)
+    order, variables = find_variables(os.fspath(path), max_bytes)
     if keys is not None:
-        variables = {name: _choose(variables, name, path) for name in keys}
+        variables = {name: choose_variable(variables, name, path) for name in keys}
     _check_total(variables.values(), max_bytes, path)
     return {name: _load(variable, order, path) for name, variable in variables.items()}
 
@@ -110,20 +110,20 @@ def read_mat_struct(
         RecordError: If the file is broken, too large, not level 5, or the variable is no single
             struct of real numbers and text.
     """
-    order, variables = _find_variables(os.fspath(path), max_bytes)
-    variable = _choose(variables, name, path)
+    order, variables = find_variables(os.fspath(path), max_bytes)
+    variable = choose_variable(variables, name, path)
     _check_total([variable], max_bytes, path)
-    if variable.mclass != _STRUCT or math.prod(variable.dims) != 1:
+    if variable.mclass != STRUCT or math.prod(variable.dims) != 1:
         raise RecordError(
             "unsupported_mat",
             f"{path}: {name} must be a 1 x 1 struct, but is of class {variable.mclass} "
             f"with the shape {variable.dims}",
         )
-    with _Faults(path):
+    with MatFaults(path):
         return _parse_struct(_inflated(variable), order)
 
 
-class _Faults:
+class MatFaults:
     """Turns what goes wrong while parsing into a RecordError that names the file."""
 
     def __init__(self, path: str | Path) -> None:
@@ -143,7 +143,7 @@ class _Faults:
             ) from error
 
 
-def _find_variables(path: str, max_bytes: int) -> tuple[str, dict[str, _Variable]]:
+def find_variables(path: str, max_bytes: int) -> tuple[str, dict[str, Variable]]:
     """Read a file and list its variables; return its byte order and the variables by name."""
     with open_regular(path) as (descriptor, size):
         if size > max_bytes:
@@ -151,8 +151,8 @@ def _find_variables(path: str, max_bytes: int) -> tuple[str, dict[str, _Variable
         content = np.empty(size, dtype=np.uint8).data
         read_exactly(descriptor, content, path)
     order = _byte_order(bytes(content[:128]), path)
-    variables: dict[str, _Variable] = {}
-    with _Faults(path):
+    variables: dict[str, Variable] = {}
+    with MatFaults(path):
         for kind, body in _elements(content[128:], order):
             variable = _describe(kind, body, order)
             if variable.name in variables or len(variables) == _MAX_VARIABLES:
@@ -203,17 +203,17 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
         at = end if first == _COMPRESSED else -(-end // 8) * 8
 
 
-def _describe(kind: int, body: memoryview, order: str) -> _Variable:
+def _describe(kind: int, body: memoryview, order: str) -> Variable:
     """Read name, class and declared size of a variable without inflating its data."""
     size, prefix, compressed = len(body), body, kind == _COMPRESSED
     if compressed:
         head = zlib.decompressobj().decompress(body, _PREFIX_BYTES)
         kind, size = struct.unpack_from(f"{order}II", head)
         prefix = memoryview(head)[8:]
-    if kind != _MATRIX:
-        raise ValueError(f"a variable must be an element of type {_MATRIX}, but is of {kind}")
+    if kind != MATRIX:
+        raise ValueError(f"a variable must be an element of type {MATRIX}, but is of {kind}")
     mclass, is_complex, dims, name, _ = _matrix_header(prefix, order)
-    return _Variable(name, mclass, is_complex, dims, size, body, compressed)
+    return Variable(name, mclass, is_complex, dims, size, body, compressed)
 
 
 def _matrix_header(
@@ -225,12 +225,12 @@ def _matrix_header(
     if word & 0xFF == _OPAQUE:  # has no shape
         return _OPAQUE, False, (0, 0), bytes(_next(rest)[1]).decode("latin-1"), rest
     dims, name = _next(rest)[1], _next(rest)[1]
-    if len(dims) % 4 or not 8 <= len(dims) <= 4 * _MAX_DIMENSIONS:
-        raise ValueError(f"a shape must have 2 to {_MAX_DIMENSIONS} numbers of 4 bytes")
+    if len(dims) % 4 or not 8 <= len(dims) <= 4 * MAX_DIMENSIONS:
+        raise ValueError(f"a shape must have 2 to {MAX_DIMENSIONS} numbers of 4 bytes")
     shape = struct.unpack(f"{order}{len(dims) // 4}i", dims)
     if min(shape) < 0:
         raise ValueError(f"a shape must not be negative, but is {shape}")
-    return word & 0xFF, bool(word & _COMPLEX_FLAG), shape, bytes(name).decode("latin-1"), rest
+    return word & 0xFF, bool(word & COMPLEX_FLAG), shape, bytes(name).decode("latin-1"), rest
 
 
 def _next(elements: Iterator[tuple[int, memoryview]]) -> tuple[int, memoryview]:
@@ -240,14 +240,15 @@ def _next(elements: Iterator[tuple[int, memoryview]]) -> tuple[int, memoryview]:
         raise ValueError("a variable ends early") from None
 
 
-def _choose(variables: dict[str, _Variable], name: str, path: str | Path) -> _Variable:
+def choose_variable(variables: dict[str, Variable], name: str, path: str | Path) -> Variable:
+    """Return a variable by name; if there is none, raise an error that lists those there are."""
     if name not in variables:
         present = ", ".join(sorted(variables)[:30]) or "nothing"
         raise RecordError("missing_key", f"{path} must hold {name!r}, but holds {present}")
     return variables[name]
 
 
-def _check_total(variables: Iterable[_Variable], max_bytes: int, path: str | Path) -> None:
+def _check_total(variables: Iterable[Variable], max_bytes: int, path: str | Path) -> None:
     """Refuse what would not fit, by declared size, before anything is inflated."""
     total = sum(variable.size for variable in variables)
     if total > max_bytes:
@@ -257,13 +258,13 @@ def _check_total(variables: Iterable[_Variable], max_bytes: int, path: str | Pat
         )
 
 
-def _load(variable: _Variable, order: str, path: str | Path) -> np.ndarray:
-    with _Faults(path):
-        _check_class(variable.name, variable.mclass, variable.is_complex)
+def _load(variable: Variable, order: str, path: str | Path) -> np.ndarray:
+    with MatFaults(path):
+        check_class(variable.name, variable.mclass, variable.is_complex)
         return _parse_array(_inflated(variable), order)
 
 
-def _inflated(variable: _Variable) -> memoryview:
+def _inflated(variable: Variable) -> memoryview:
     """Return the content of a variable, inflated to exactly its declared size."""
     if not variable.is_compressed:
         return variable.stored
@@ -277,8 +278,9 @@ def _inflated(variable: _Variable) -> memoryview:
     return memoryview(bytearray(content))[8:]
 
 
-def _check_class(name: str, mclass: int, is_complex: bool) -> None:
-    if is_complex or (mclass != _CHAR and mclass not in _NUMERIC):
+def check_class(name: str, mclass: int, is_complex: bool) -> None:
+    """Refuse a variable that holds anything but real numbers and text."""
+    if is_complex or (mclass != CHAR and mclass not in _NUMERIC):
         found = "complex" if is_complex else f"a {_CLASS_NAMES.get(mclass, f'class {mclass}')}"
         raise RecordError(
             "unsupported_mat", f"{name!r} must hold real numbers or text, but is {found}"
@@ -288,14 +290,14 @@ def _check_class(name: str, mclass: int, is_complex: bool) -> None:
 def _parse_array(body: memoryview, order: str) -> np.ndarray:
     """Turn the content of a numeric or text variable into an array."""
     mclass, is_complex, dims, name, rest = _matrix_header(body, order)
-    _check_class(name, mclass, is_complex)
+    check_class(name, mclass, is_complex)
     kind, data = _next(rest)
-    if mclass == _CHAR:
-        return _parse_text(kind, data, dims, order)
-    if kind not in _NUMBER_TYPES:
+    if mclass == CHAR:
+        return parse_text(kind, data, dims, order)
+    if kind not in NUMBER_TYPES:
         raise ValueError(f"numbers must not be stored as type {kind}")
     # MATLAB may store a class in a smaller type; like scipy, the stored type is returned.
-    dtype = np.dtype(order + _NUMBER_TYPES[kind])
+    dtype = np.dtype(order + NUMBER_TYPES[kind])
     if len(data) != math.prod(dims) * dtype.itemsize:
         raise ValueError(
             f"{name!r} must have {math.prod(dims)} numbers of {dtype.itemsize} bytes for its "
@@ -309,7 +311,7 @@ def _parse_array(body: memoryview, order: str) -> np.ndarray:
     return array
 
 
-def _parse_text(kind: int, data: memoryview, dims: tuple[int, ...], order: str) -> np.ndarray:
+def parse_text(kind: int, data: memoryview, dims: tuple[int, ...], order: str) -> np.ndarray:
     """Turn a text variable into an array of strings, one per row."""
     if kind not in _TEXT_CODECS:
         raise ValueError(f"text must not be stored as type {kind}")
@@ -341,7 +343,7 @@ def _parse_struct(body: memoryview, order: str) -> dict[str, np.ndarray]:
     for at in range(0, len(names), width):
         name = names[at : at + width].split(b"\0")[0].decode("latin-1")
         kind, content = _next(rest)
-        if kind != _MATRIX:
-            raise ValueError(f"field {name!r} must be of type {_MATRIX}, but is of {kind}")
+        if kind != MATRIX:
+            raise ValueError(f"field {name!r} must be of type {MATRIX}, but is of {kind}")
         fields[name] = _parse_array(content, order) if len(content) else np.zeros((0, 0))
     return fields

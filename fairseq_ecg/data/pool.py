@@ -35,32 +35,36 @@ class BuildError(ValueError):
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a folder, so that two builds never write to it at the same time.
+def exclusive(folder: Path, block: bool = False) -> Iterator[int | None]:
+    """Hold a folder, so that two processes never write to it at the same time.
 
     The lock ends with the process, also with a killed one, and leaves no file. File systems that
     know no locks are used without.
 
     Args:
         folder: An existing folder.
+        block: Wait for a process that holds it, instead of refusing.
+
+    Yields:
+        A descriptor; a process that inherits it holds the folder too. None where there is none.
 
     Raises:
         BuildError: If another process holds it.
     """
     if sys.platform == "win32":
-        yield
+        yield None
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
         except BlockingIOError:
             raise BuildError(
                 f"another process is building {folder}; wait for it or stop it"
             ) from None
         except OSError:
             pass
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

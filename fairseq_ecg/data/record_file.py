@@ -24,7 +24,8 @@ class RecordError(ValueError):
         reason: One of `missing_file`, `unreadable_file`, `not_a_file`, `unsafe_path`,
             `bad_header`, `empty`, `truncated`, `size_mismatch`, `mat_mismatch`, `too_large`,
             `unknown_unit`, `unsupported_format`, `bad_mat`, `unsupported_mat`, `missing_key`,
-            `not_a_segment`, `wrong_leads`, `wrong_rate`, `wrong_unit`, `bad_label`, `nan`.
+            `not_a_segment`, `wrong_leads`, `wrong_rate`, `wrong_unit`, `bad_label`, `nan`,
+            `all_flat`.
     """
 
     def __init__(self, reason: str, message: str) -> None:

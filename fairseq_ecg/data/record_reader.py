@@ -37,12 +37,16 @@ class Recording:
         patient: Whose it is, if the corpus does not know; None if the file does not say either.
         group: Number shared by recordings that contrastive learning takes for one, or None.
         codes: Its codes, if the corpus does not know them; or None.
+        age: Years, if the corpus does not know them; or None.
+        sex: ``male`` or ``female``, if the corpus does not know it; or empty.
     """
 
     signal: EcgSignal
     patient: str | None = None
     group: int | None = None
     codes: tuple[str, ...] | None = None
+    age: float | None = None
+    sex: str = ""
 
 
 class RecordReader(Protocol):

@@ -24,6 +24,8 @@ class EcgSignal:
         values_mv: float32 [C, T], millivolts.
         rate_hz: Samples per second, finite and positive.
         leads: C lead names, in row order, as the source writes them.
+        scale_mv: Millivolts per unit of the values, float32 [C], where a recording was scaled and
+            somebody asks; NaN where that is not known. None: not asked.
 
     Raises:
         ValueError: If shape, dtype, rate and names do not fit together.
@@ -32,6 +34,7 @@ class EcgSignal:
     values_mv: np.ndarray
     rate_hz: float
     leads: tuple[str, ...]
+    scale_mv: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         values = self.values_mv

@@ -7,6 +7,8 @@ Before: data/manifest.py. After: transforms/pipeline.py.
 """
 
 import json
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +16,7 @@ import numpy as np
 
 from fairseq_ecg.data.leads import STANDARD_LEADS, to_standard
 from fairseq_ecg.data.manifest import Manifest, ManifestError
-from fairseq_ecg.data.preprocess import lead_statistics, standardize
+from fairseq_ecg.data.preprocess import central_statistics, lead_statistics, standardize
 from fairseq_ecg.data.segment_file import Segment, read_segment
 from fairseq_ecg.data.signal import MILLIVOLTS, STANDARD_DEVIATIONS, EcgSignal
 from fairseq_ecg.data.store import Store
@@ -40,6 +42,12 @@ class Source(Protocol):
 
     def read(self, row: int, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
         """Return samples ``start`` to ``stop`` of a recording, float32 [12, T], in ``unit``."""
+
+    def scale_mv(self, row: int) -> np.ndarray:
+        """Return millivolts per unit of each lead, float32 [12]; NaN where that is not known."""
+
+    def recorded_leads(self) -> np.ndarray:
+        """Tell which leads some recording has, bool [12]; the others are silent rows in all."""
 
     def identity(self, row: int) -> int:
         """Return a number shared by recordings that contrastive learning takes for one."""
@@ -89,6 +97,23 @@ def open_source(manifest: Manifest, rate_hz: float | None = None) -> Source:
             f"`fairseq-ecg manifest ... --rate {rate_hz:g}`"
         )
     return source
+
+
+def check_not_standardized(source: Source, standardize: str) -> None:
+    """Refuse to standardise recordings that are standardised already.
+
+    Args:
+        source: The recordings.
+        standardize: Value of ``task.standardize``, for the message.
+
+    Raises:
+        ValueError: If they are not in millivolts.
+    """
+    if source.unit != MILLIVOLTS:
+        raise ValueError(
+            f"task.standardize={standardize} needs recordings in {MILLIVOLTS}, but those of "
+            f"{source.corpus} are in {source.unit} already; give task.standardize=none"
+        )
 
 
 def read_recording(path: str | Path) -> EcgSignal:
@@ -146,6 +171,16 @@ class StoreSource:
         out[self._leads] = self._store.read(int(self._rows[row]), start, stop)
         return out
 
+    def scale_mv(self, row: int) -> np.ndarray:
+        """See ``Source.scale_mv``."""
+        return _scale_mv(self.unit)
+
+    def recorded_leads(self) -> np.ndarray:
+        """See ``Source.recorded_leads``."""
+        recorded = np.zeros(len(STANDARD_LEADS), dtype=bool)
+        recorded[self._leads] = self._store.lead_mask(self._rows).any(axis=0)
+        return recorded
+
     def identity(self, row: int) -> int:
         """Return the number of the record's group, or its own: its windows alone are positives."""
         return int(self._store.groups[self._rows[row]])
@@ -165,6 +200,25 @@ class StoreSource:
     def people(self) -> list[str]:
         """See ``Source.people``."""
         return [self._store.patients[row] for row in self._rows]
+
+    def recordings_of(self, row: int) -> Iterator[np.ndarray]:
+        """Yield the recordings of the patient of ``row``, also those in other manifests.
+
+        Each is float32 [12, T], in ``unit``.
+        """
+        patient = self._store.patients[self._rows[row]]
+        for other in self._rows_of[patient]:
+            values = np.zeros((len(STANDARD_LEADS), int(self._store.n_samples[other])), np.float32)
+            values[self._leads] = self._store.read(other)
+            yield values
+
+    @cached_property
+    def _rows_of(self) -> dict[str, list[int]]:
+        """Rows of the store by patient."""
+        rows: dict[str, list[int]] = {}
+        for row, patient in enumerate(self._store.patients):
+            rows.setdefault(patient, []).append(row)
+        return rows
 
     def fingerprints(self) -> np.ndarray:
         """See ``Source.fingerprints``: first eight bytes of the SHA-256 of each signal."""
@@ -188,6 +242,7 @@ class FolderSource:
         self._last: tuple[int, Segment] | None = None
         first = self._load(0)
         self.rate_hz, self.unit = first.rate_hz, first.unit
+        self._recorded = first.values.any(axis=1)
 
     def read(self, row: int, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
         """See ``Source.read``.
@@ -221,6 +276,14 @@ class FolderSource:
         np.copyto(out, values[:, start:stop])
         return out
 
+    def scale_mv(self, row: int) -> np.ndarray:
+        """See ``Source.scale_mv``."""
+        return _scale_mv(self.unit)
+
+    def recorded_leads(self) -> np.ndarray:
+        """Return the leads that the first recording has; all files would have to be read."""
+        return self._recorded
+
     def identity(self, row: int) -> int:
         """Return the file's ``idx``, else its ``patient_id``, else the line of the manifest."""
         group = self._load(row).group
@@ -242,6 +305,19 @@ class FolderSource:
     def people(self) -> list[str]:
         """Return nothing: the files would have to be read once more for it."""
         return []
+
+    def recordings_of(self, row: int) -> Iterator[np.ndarray]:
+        """Yield the recordings of the patient of ``row`` in this manifest.
+
+        Each is float32 [12, T], in ``unit``. All files are read once to see whose they are.
+        """
+        for other in np.flatnonzero(self._patients == self._patients[row]).tolist():
+            yield self.read(other, 0, int(self.n_samples[other]))
+
+    @cached_property
+    def _patients(self) -> np.ndarray:
+        """Patient of each recording, int64 [N]."""
+        return np.array([self.patient(row) for row in range(len(self.names))], dtype=np.int64)
 
     def fingerprints(self) -> np.ndarray:
         """Return nothing: the files would have to be read once more for it."""
@@ -269,13 +345,11 @@ class StandardizedSource:
     """
 
     unit = STANDARD_DEVIATIONS
+    kind = "record"
+    """What ``task.standardize`` calls it."""
 
     def __init__(self, source: Source) -> None:
-        if source.unit != MILLIVOLTS:
-            raise ValueError(
-                f"task.standardize=record needs recordings in {MILLIVOLTS}, but those of "
-                f"{source.corpus} are in {source.unit} already; give task.standardize=none"
-            )
+        check_not_standardized(source, self.kind)
         self.source = source
         self.names, self.n_samples = source.names, source.n_samples
         self.rate_hz, self.corpus = source.rate_hz, source.corpus
@@ -288,15 +362,22 @@ class StandardizedSource:
         if self._known[row]:
             values = self.source.read(row, start, stop)
         else:
-            whole = self.source.read(row, 0, int(self.n_samples[row]))
-            self._statistics[row] = lead_statistics(whole)
-            self._known[row] = True
-            values = whole[:, start:stop]
+            values = self._look_at(row)[:, start:stop]
         mean, std = self._statistics[row]
         if out is None:
             out = np.empty(values.shape, dtype=np.float32)
         np.copyto(out, standardize(values, mean, std), casting="same_kind")
         return out
+
+    def scale_mv(self, row: int) -> np.ndarray:
+        """See ``Source.scale_mv``: the standard deviations."""
+        if not self._known[row]:
+            self._look_at(row)
+        return self._statistics[row, 1, :, 0].astype(np.float32)
+
+    def recorded_leads(self) -> np.ndarray:
+        """See ``Source.recorded_leads``."""
+        return self.source.recorded_leads()
 
     def identity(self, row: int) -> int:
         """See ``Source.identity``."""
@@ -321,6 +402,50 @@ class StandardizedSource:
     def fingerprints(self) -> np.ndarray:
         """See ``Source.fingerprints``: those of the recordings before they are standardised."""
         return self.source.fingerprints()
+
+    def _look_at(self, row: int) -> np.ndarray:
+        """Read a whole recording and keep its statistics."""
+        whole = self.source.read(row, 0, int(self.n_samples[row]))
+        self._statistics[row] = lead_statistics(whole)
+        self._known[row] = True
+        return whole
+
+
+class PersonStandardizedSource(StandardizedSource):
+    """A source in millivolts, each lead scaled by statistics of all recordings of its person.
+
+    The mean is that of all samples, the deviation that of the central 95 % of them (Sarkar & Etemad
+    2022; ``central_statistics``). Of a store all recordings of the person count, also those in
+    other manifests; no label is looked at. They are read at the first look at the person, together.
+
+    Args:
+        source: The source around which this one is; it must know ``recordings_of``.
+
+    Raises:
+        ValueError: If its recordings are standardised already.
+    """
+
+    kind = "person"
+
+    def __init__(self, source: StoreSource | FolderSource) -> None:
+        super().__init__(source)
+        self._recordings_of = source.recordings_of
+        self._of_person: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def _look_at(self, row: int) -> np.ndarray:
+        """Read a whole recording and keep the statistics of its person."""
+        person = self.source.patient(row)
+        if person not in self._of_person:
+            together = np.concatenate(list(self._recordings_of(row)), axis=1)
+            self._of_person[person] = central_statistics(together)
+        self._statistics[row] = self._of_person[person]
+        self._known[row] = True
+        return self.source.read(row, 0, int(self.n_samples[row]))
+
+
+def _scale_mv(unit: str) -> np.ndarray:
+    known = unit == MILLIVOLTS
+    return np.full(len(STANDARD_LEADS), 1.0 if known else np.nan, dtype=np.float32)
 
 
 def _load_wfdb(path: Path) -> Segment:

@@ -11,7 +11,6 @@ A finished store is one folder::
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from functools import cached_property
@@ -23,6 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fairseq_ecg._near_misses import near_misses
 from fairseq_ecg.data.signal import MILLIVOLTS
 
 FORMAT_VERSION = 1
@@ -169,7 +169,7 @@ class Store:
         """
         row = self._rows.get(record)
         if row is None:
-            near = difflib.get_close_matches(record, self.records, n=3, cutoff=0.5)
+            near = near_misses(record, self.records)
             hint = f"; nearest: {', '.join(near)}" if near else ""
             raise StoreError(f"{self.path}: no record {record!r} among {len(self)}{hint}")
         return row
@@ -215,14 +215,15 @@ class Store:
         np.multiply(piece, scale, out=out)
         return out
 
-    def lead_mask(self, row: int) -> np.ndarray:
+    def lead_mask(self, row: int | np.ndarray) -> np.ndarray:
         """Tell which leads were recorded.
 
         Args:
-            row: Row of the record.
+            row: Row of the record, or the rows of N records.
 
         Returns:
-            bool [C]; True where the lead was recorded, False where its row is zero for lack of it.
+            bool [C] or [N, C]; True where the lead was recorded, False where its row is zero for
+            lack of it.
         """
         mask: np.ndarray = self._lead_present[row].copy()
         return mask

@@ -1,13 +1,15 @@
-"""Behaviours around any dataset: labels, several views of one thing, probes and gallery.
+"""Behaviours around any dataset: labels, several views of one thing, masks, probes and gallery.
 
 Before: data/dataset.py. After: data/collate.py.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 
+from fairseq_ecg.data.block_mask import BlockMask
 from fairseq_ecg.data.dataset import BaseEcgDataset, EcgDataset
 
 
@@ -190,6 +192,159 @@ class DrawnViews(_Views):
         """Return the views of several segments, one after the other."""
         items = self.dataset.draw(indices, self.n_views)
         return [{**item, "view": row % self.n_views} for row, item in enumerate(items)]
+
+
+class LeadItems(_Wrapper):
+    """Each lead of a segment as an item of its own, [1, T], to be shuffled like any other.
+
+    Item i is lead i % C of segment i // C. What is random about a segment is the same for all of
+    its leads. Adds ``lead``, the name, which does not reach the batch.
+
+    Args:
+        dataset: Segments.
+        leads: Names of the leads C of a segment.
+    """
+
+    def __init__(self, dataset: EcgDataset, leads: Sequence[str]) -> None:
+        super().__init__(dataset)
+        self.leads = tuple(leads)
+        self.sizes = np.repeat(dataset.sizes, len(self.leads))
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return one lead of a segment."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return several leads; a segment is read once for all of its leads that are asked for."""
+        return self.draw(indices)
+
+    def draw(self, indices: Sequence[int], n_views: int = 1) -> list[dict[str, Any]]:
+        """Return several leads, each ``n_views`` times (see ``EcgDataset.draw``)."""
+        places = [divmod(int(index), len(self.leads)) for index in indices]
+        segments = list(dict.fromkeys(segment for segment, _ in places))
+        drawn = self.dataset.draw(segments, n_views)
+        first = {segment: n * n_views for n, segment in enumerate(segments)}
+        return [
+            self._lead(drawn[first[segment] + view], lead)
+            for segment, lead in places
+            for view in range(n_views)
+        ]
+
+    def _lead(self, item: dict[str, Any], lead: int) -> dict[str, Any]:
+        return {
+            **item,
+            "id": item["id"] * len(self.leads) + lead,
+            "lead": self.leads[lead],
+            "source": item["source"][lead : lead + 1],
+        }
+
+
+class ViewMaker(Protocol):
+    """Makes views of windows, as ``transforms/recognition.py`` does."""
+
+    n_views: int
+
+    def batch(
+        self,
+        windows: np.ndarray,
+        generators: Sequence[Callable[[int], np.random.Generator]],
+        names: Sequence[str],
+    ) -> np.ndarray:
+        """Return the views of windows, float32 [N, C, T], as [N, V, C, T].
+
+        Args:
+            windows: The windows.
+            generators: Of each window: view to its generator.
+            names: Of each window, for messages.
+        """
+
+
+class TransformViews(_Views):
+    """Each segment in all of its transformed forms; ``view`` says which one a row is.
+
+    A batch is ordered [segment 0 form 0, segment 0 form 1, ..., segment 1 form 0, ...]. What is
+    random about a form depends on seed, epoch, index and form, in every split.
+
+    Args:
+        dataset: Segments, or single leads of them.
+        maker: Makes the forms.
+        names: Of the recordings, for messages.
+    """
+
+    def __init__(self, dataset: BaseEcgDataset, maker: ViewMaker, names: Sequence[str]) -> None:
+        super().__init__(dataset)
+        self.maker = maker
+        self.n_views = maker.n_views
+        self.names = names
+        self.sizes = dataset.sizes * maker.n_views
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the forms of several segments, one after the other."""
+        items = self.dataset.__getitems__(indices)
+        if len({item["source"].shape for item in items}) <= 1:
+            return self._rows(items)
+        return [row for item in items for row in self._rows([item])]
+
+    def _rows(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the forms of segments of one length, as rows of one array."""
+        if not items:
+            return []
+        views = self.maker.batch(
+            np.stack([item["source"] for item in items]),
+            [partial(self.dataset.view_generator, item["id"]) for item in items],
+            [self._name(item) for item in items],
+        )
+        rows = views.reshape(-1, *views.shape[2:])
+        return [
+            {**items[row // self.n_views], "source": source, "view": row % self.n_views}
+            for row, source in enumerate(rows)
+        ]
+
+    def _name(self, item: dict[str, Any]) -> str:
+        lead = f", lead {item['lead']}," if "lead" in item else ""
+        return f"{self.names[item['record']]}{lead}"
+
+
+class MaskedSegments(_Wrapper):
+    """Segments with the blocks that are to be hidden and rebuilt; the samples stay as they are.
+
+    Adds ``mask``, bool [C, N], and in the mode ``time_and_lead`` also ``lead_mask``. Blocks count
+    from the first sample of the batch on, padding in front included.
+
+    Args:
+        dataset: Segments.
+        block_mask: Draws the blocks.
+    """
+
+    def __init__(self, dataset: EcgDataset, block_mask: BlockMask) -> None:
+        super().__init__(dataset)
+        self.block_mask = block_mask
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return the segment with its masks."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return several segments with their masks."""
+        return [
+            self.hide(item, self.dataset.mask_generator(item["id"]))
+            for item in self.dataset.__getitems__(indices)
+        ]
+
+    def hide(self, item: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Return a segment with its masks.
+
+        Args:
+            item: Of the inner dataset.
+            rng: Draws the masks.
+        """
+        n_leads, n_samples = item["source"].shape
+        padding = self.dataset.padding
+        start = padding.left(n_samples) if padding else 0
+        total = max(padding.length, n_samples) if padding else n_samples
+        candidates = self.block_mask.candidates(start, start + n_samples, total)
+        masks = self.block_mask.draw(rng, n_leads, candidates)
+        return {**item, **dict(zip(("mask", "lead_mask"), masks, strict=False))}
 
 
 def pair_windows(rows: np.ndarray) -> list[list[int]]:

@@ -26,6 +26,7 @@ from fairseq_ecg.data.ledger import EXCLUDED, LedgerRow, write_ledger
 from fairseq_ecg.data.pool import exclusive, map_shards
 from fairseq_ecg.data.preprocess import like_ecg_fm
 from fairseq_ecg.data.record_file import RecordError
+from fairseq_ecg.interop._tables import read_table
 
 EXAMS_FILE = "exams.csv"
 LEDGER_FILE = "ledger.csv"
@@ -148,19 +149,9 @@ def preprocess_code_15(
 
 
 def _read_exams(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise PreprocessError(
-            f"{path.parent} is not the folder of CODE-15%: it has no {path.name}"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise PreprocessError(f"{path} cannot be read as a table: {error}") from error
-    for column in ("exam_id", "trace_file", *LABEL_COLUMNS):
-        if column not in table.columns:
-            raise PreprocessError(
-                f"{path} has no column {column!r}; it has: {', '.join(table.columns)}"
-            )
+    if not path.is_file():
+        raise PreprocessError(f"{path.parent} is not the folder of CODE-15%: it has no {path.name}")
+    table = read_table(path, ("exam_id", "trace_file", *LABEL_COLUMNS), PreprocessError)
     for column, allowed in (("exam_id", r"\d+"), *((c, "True|False") for c in LABEL_COLUMNS)):
         wrong = np.flatnonzero(~table[column].str.fullmatch(allowed))
         if wrong.size:

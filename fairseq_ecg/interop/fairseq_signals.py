@@ -89,9 +89,9 @@ def convert(raw: Mapping[str, Any], kind: str | None = None) -> dict[str, Any] |
         kind: Which of ``KINDS`` it is; None: what the file itself says.
 
     Returns:
-        ``model_name``, ``model_cfg``, ``task_cfg``, ``state``, ``contract``, ``format``,
-        ``remarks`` and ``unbuildable``, as a ``Checkpoint`` has them, or None if the file is not of
-        this layout.
+        ``model_name``, ``model_cfg``, ``task_cfg``, ``criterion_cfg``, ``state``, ``contract``,
+        ``format``, ``remarks`` and ``unbuildable``, as a ``Checkpoint`` has them, or None if the
+        file is not of this layout.
 
     Raises:
         ValueError: If ``kind`` is not known or contradicts the file.
@@ -101,6 +101,7 @@ def convert(raw: Mapping[str, Any], kind: str | None = None) -> dict[str, Any] |
     if name not in _MODEL_NAMES or _STOCK_SECTIONS & cfg.keys():
         return None
     model_cfg, task_cfg = _plain(cfg["model"]), _plain(cfg.get("task") or {})
+    criterion_cfg = _plain(cfg.get("criterion"))
     pretraining = _pretraining_of(model_cfg)
     kind = _kind(kind, {"model": model_cfg, "task": task_cfg}, pretraining)
     state = rename_keys(raw["model"])
@@ -113,6 +114,7 @@ def convert(raw: Mapping[str, Any], kind: str | None = None) -> dict[str, Any] |
         "model_name": _MODEL_NAMES[name],
         "model_cfg": _model_cfg(_MODEL_NAMES[name], model_cfg, pretraining, state, raw),
         "task_cfg": task_cfg,
+        "criterion_cfg": criterion_cfg if isinstance(criterion_cfg, dict) else {},
         "state": _used(_MODEL_NAMES[name], state),
         "contract": contract,
         "format": FORMAT,
@@ -212,6 +214,7 @@ def _contract(
     return {
         "rate_hz": rate_hz,
         "leads": _leads(task_cfg, model_cfg),
+        "present_leads": _present_leads(task_cfg),
         "unit": "standard deviations" if normalize else of_kind.get("unit"),
         "standardize": of_kind.get("standardize"),
         "normalize": normalize,
@@ -230,6 +233,13 @@ def _leads(task_cfg: Mapping[str, Any], model_cfg: Mapping[str, Any]) -> list[st
         return None
     leads = [STANDARD_LEADS[row] for row in parse_leads(asked)]
     return leads if len(leads) == n_leads else None
+
+
+def _present_leads(task_cfg: Mapping[str, Any]) -> list[str] | None:
+    asked = task_cfg.get("leads_to_load")
+    if asked is None:
+        return None  # its recordings may have had fewer than all
+    return [STANDARD_LEADS[row] for row in parse_leads(asked)]
 
 
 def _plain(value: Any) -> Any:

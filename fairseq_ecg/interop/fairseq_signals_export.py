@@ -7,11 +7,14 @@ spelling every version of it reads.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fairseq_ecg.data.leads import STANDARD_LEADS, choose_leads
 from fairseq_ecg.interop._fairseq_signals_keys import older_weight_norm
+
+logger = logging.getLogger(__name__)
 
 # By our name: its name, and the criterion and task that go with it.
 _MODELS = {
@@ -24,8 +27,26 @@ _MODELS = {
         "ecg_classification",
     ),
     "arcface": ("arcface", "arcface", "ecg_identification"),
+    "nejedly2021resnet": ("nejedly2021resnet", "cmsc", "ecg_pretraining"),
+    "nejedly2021resnet_classifier": (
+        "nejedly2021resnet_classifier",
+        "binary_cross_entropy_with_logits",
+        "ecg_classification",
+    ),
+    "se_wrn": ("se_wrn", "cmsc", "ecg_pretraining"),
+    "se_wrn_classifier": (
+        "se_wrn_classifier",
+        "binary_cross_entropy_with_logits",
+        "ecg_classification",
+    ),
 }
-_TUNED = frozenset(("ecg_transformer_classifier", "arcface"))
+# Models around an encoder, and which encoder they have there.
+_TUNED = {
+    "ecg_transformer_classifier": "ecg_transformer",
+    "arcface": "ecg_transformer",
+    "nejedly2021resnet_classifier": "nejedly2021resnet",
+    "se_wrn_classifier": "se_wrn",
+}
 _SECTIONS = (
     *("common", "common_eval", "distributed_training", "dataset", "optimization", "checkpoint"),
     *("lr_scheduler", "optimizer"),
@@ -48,7 +69,21 @@ _PRETRAINING_KEYS = (
     *("latent_vars", "latent_groups", "latent_dim", "latent_temp", "final_dim", "num_negatives"),
     *("negatives_from_everywhere", "cross_sample_negatives", "codebook_negatives"),
 )
-_TUNING_KEYS = ("freeze_finetune_updates", "final_dropout", "num_labels")
+_TUNING_KEYS = (
+    *("freeze_finetune_updates", "final_dropout", "num_labels"),
+    *("indicate_leads", "use_mha"),
+)
+_RESIDUAL_KEYS = {
+    "nejedly2021resnet": (
+        *("num_blocks", "num_filters", "kernel_size", "stride"),
+        *("in_d", "conv_bias", "leadwise"),
+    ),
+    "se_wrn": (
+        *("num_blocks", "num_filters", "widening_factor", "kernel_size"),
+        *("in_d", "conv_bias", "ratio", "leadwise"),
+    ),
+}
+_WITHOUT_PRETRAINING = {"model_path": None, "no_pretrained_weights": True}
 _TASK_KEYS = (*("enable_padding", "max_sample_size", "min_sample_size", "mean_path", "std_path"),)
 
 
@@ -72,7 +107,7 @@ def export(parts: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"a {name} cannot be written for fairseq-signals; what can: {', '.join(_MODELS)}"
         )
-    _check_same_network(parts["model_cfg"])
+    _check_same_network(name, parts["model_cfg"])
     their_name, criterion, task = _MODELS[name]
     task_cfg = _task_cfg(task, parts)
     cfg = {
@@ -113,7 +148,15 @@ def export(parts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_same_network(model_cfg: Mapping[str, Any]) -> None:
+def _check_same_network(name: str, model_cfg: Mapping[str, Any]) -> None:
+    encoder = (model_cfg.get("encoder_config") or {}).get("_name")
+    if name in _TUNED and encoder not in (None, _TUNED[name]):
+        raise ValueError(
+            f"its encoder is a {encoder}, but a {name} of fairseq-signals has a {_TUNED[name]}; "
+            "write the encoder alone with --encoder-only"
+        )
+    if model_cfg.get("indicate_leads"):
+        _check_lead_bits(model_cfg["encoder_config"]["in_d"])
     eps = model_cfg.get("layer_norm_eps", 1e-5)
     if eps != 1e-5:
         raise ValueError(
@@ -122,10 +165,24 @@ def _check_same_network(model_cfg: Mapping[str, Any]) -> None:
         )
 
 
+def _check_lead_bits(n_leads: int) -> None:
+    if n_leads != len(STANDARD_LEADS):
+        raise ValueError(
+            f"model.indicate_leads tells it which of {n_leads} leads are present, but "
+            f"fairseq-signals always appends {len(STANDARD_LEADS)} bits; the weights do not fit"
+        )
+    logger.warning(
+        "model.indicate_leads: fairseq-signals takes a lead for absent if one of its samples is "
+        "zero, not if all are; where a recorded lead has such a sample, its scores differ"
+    )
+
+
 def _model_cfg(
     name: str, model_cfg: Mapping[str, Any], task_cfg: Mapping[str, Any]
 ) -> dict[str, Any]:
     common = {key: task_cfg[key] for key in ("normalize", "filter", "data")} | {"args": None}
+    if _TUNED.get(name, name) in _RESIDUAL_KEYS:
+        return {**common, **_residual_cfg(name, model_cfg)}
     if name not in _TUNED:
         own = _PRETRAINING_KEYS if name != "ecg_transformer" else ()
         return {**common, **_taken(model_cfg, (*_ENCODER_KEYS, *own))}
@@ -135,9 +192,17 @@ def _model_cfg(
         **_taken(model_cfg, (*_ENCODER_KEYS, *_TUNING_KEYS)),
         **structure,
         "apply_mask": False,
-        "model_path": None,
-        "no_pretrained_weights": True,
+        **_WITHOUT_PRETRAINING,
     }
+
+
+def _residual_cfg(name: str, model_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    keys = _RESIDUAL_KEYS[_TUNED.get(name, name)]
+    encoder = {"all_gather": False, **_taken(model_cfg, keys)}
+    if name not in _TUNED:
+        return encoder
+    structure = _taken(model_cfg.get("encoder_config") or {}, keys)
+    return {**encoder, **structure, **_taken(model_cfg, _TUNING_KEYS), **_WITHOUT_PRETRAINING}
 
 
 def _task_cfg(name: str, parts: Mapping[str, Any]) -> dict[str, Any]:

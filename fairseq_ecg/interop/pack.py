@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from fairseq_ecg.data.atomic import remove_temporary_files, write_json
-from fairseq_ecg.data.builder import STORE_FOLDER, build_store
+from fairseq_ecg.data.builder import STORE_FOLDER, SUMMARY_FILE, DatasetReport, build_store
 from fairseq_ecg.data.ingest import BuildOptions, RecordEntry
 from fairseq_ecg.data.label_arrays import LABEL_ARRAY_FILE, read_label_array
 from fairseq_ecg.data.ledger import LedgerRow, count_reasons
@@ -37,8 +37,8 @@ from fairseq_ecg.data.manifest import (
 from fairseq_ecg.data.record_file import RecordError
 from fairseq_ecg.data.segment_file import Segment, SegmentReader, read_segment
 from fairseq_ecg.data.store import Store
+from fairseq_ecg.interop._tables import read_table
 
-SUMMARY_FILE = "summary.json"
 LABEL_SET_FOLDER = "labels"
 PAIRS_FOLDER = "cmsc"
 CORPUS = "fairseq-signals"
@@ -52,25 +52,6 @@ _SEGMENT_NAME = re.compile(r"(.+)_(\d+)\.mat")
 
 class PackError(ValueError):
     """A folder that cannot be packed; the message names the file, and the column or line."""
-
-
-@dataclass(frozen=True)
-class PackReport:
-    """What ``pack`` made.
-
-    Attributes:
-        dest: The folder written to.
-        store: The store, opened.
-        ledger: All remarks on segments.
-        summary: Content of ``summary.json``.
-        was_finished: True if the store was there already.
-    """
-
-    dest: Path
-    store: Store
-    ledger: list[LedgerRow]
-    summary: dict[str, Any]
-    was_finished: bool
 
 
 @dataclass(frozen=True)
@@ -96,7 +77,7 @@ def pack(
     executor: Executor | None = None,
     overwrite: bool = False,
     progress: bool = False,
-) -> PackReport:
+) -> DatasetReport:
     """Pack a folder of fairseq-signals; a run that was stopped goes on.
 
     Written to ``dest``: ``store/``, ``ledger.csv``, ``summary.json``, each manifest under its own
@@ -150,7 +131,7 @@ def pack(
         progress=progress,
     )
     summary = _write_outputs(dest, report.store, report.ledger, manifests, root, known)
-    return PackReport(dest, report.store, report.ledger, summary, report.was_finished)
+    return DatasetReport(dest, report.store, report.ledger, summary, report.was_finished)
 
 
 # --- what the folder holds ------------------------------------------------------------------------
@@ -174,10 +155,10 @@ def _read_manifests(folder: Path) -> dict[str, Manifest]:
 
 def _manifests_of_tables(folder: Path) -> dict[str, Manifest]:
     if (folder / _SEGMENTED_SPLIT).is_file():
-        table = _read_table(folder / _SEGMENTED_SPLIT, ("split", "path", "sample_size"))
+        table = _read_full_columns(folder / _SEGMENTED_SPLIT, ("split", "path", "sample_size"))
     elif (folder / _SEGMENTED).is_file() and (folder / _META_SPLIT).is_file():
-        segments = _read_table(folder / _SEGMENTED, ("path", "save_file", "sample_size"))
-        splits = _read_table(folder / _META_SPLIT, ("save_file", "split"))
+        segments = _read_full_columns(folder / _SEGMENTED, ("path", "save_file", "sample_size"))
+        splits = _read_full_columns(folder / _META_SPLIT, ("save_file", "split"))
         _require_once(folder / _META_SPLIT, splits["save_file"])
         table = splits[["save_file", "split"]].merge(segments, on="save_file", how="inner")
     else:
@@ -196,16 +177,9 @@ def _manifests_of_tables(folder: Path) -> dict[str, Manifest]:
     }
 
 
-def _read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise PackError(f"{path} cannot be read as a table: {error}") from error
+def _read_full_columns(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    table = read_table(path, columns, PackError)
     for column in columns:
-        if column not in table.columns:
-            raise PackError(
-                f"{path} has no column {column!r}; it has: {', '.join(map(str, table.columns))}"
-            )
         empty = np.flatnonzero(table[column] == "")
         if empty.size:
             raise PackError(f"{path}, line {empty[0] + 2}: the column {column} is empty")
@@ -330,7 +304,7 @@ def _read_people(path: Path) -> dict[str, tuple[str, float | None, str]]:
     """Return patient, age and sex by ``save_file``; nothing without a table."""
     if not path.is_file():
         return {}
-    table = _read_table(path, ("save_file",))
+    table = _read_full_columns(path, ("save_file",))
     patient = next((name for name in _PATIENT_COLUMNS if name in table.columns), None)
     people = {}
     for row in table.to_dict("records"):

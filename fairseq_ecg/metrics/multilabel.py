@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fairseq_ecg.metrics._checks import NonFinite, decision_tables, score_tables
+from fairseq_ecg.metrics._checks import NonFinite, as_scores, decision_tables, score_tables
 from fairseq_ecg.metrics.counts import counts_per_class
 
 Average = Literal["macro", "micro"]
@@ -156,10 +156,33 @@ def accuracy_exact(labels: ArrayLike, decisions: ArrayLike) -> float:
     return float((truth == decided).all(axis=1).mean()) if len(truth) else float("nan")
 
 
+def decide(scores: ArrayLike, threshold: ArrayLike, fallback: bool = False) -> NDArray[np.bool_]:
+    """Return which classes are decided positive.
+
+    Args:
+        scores: real numbers [N, K], larger means more likely.
+        threshold: a class is decided where its score is above this; one for all, or [K].
+        fallback: decide the most likely class of a record for which none is above its threshold,
+            as the benchmarks of CPSC 2018 do; with a single class there is none to choose.
+
+    Returns:
+        bool [N, K].
+
+    Raises:
+        ValueError: scores are not a table of finite numbers.
+    """
+    values = as_scores(scores)
+    decided: NDArray[np.bool_] = values > np.asarray(threshold)
+    if fallback and values.shape[1] > 1:
+        silent = np.flatnonzero(~decided.any(axis=1))
+        decided[silent, values[silent].argmax(axis=1)] = True
+    return decided
+
+
 def f_beta_g_beta(
     labels: ArrayLike, decisions: ArrayLike, beta: float = 2.0
 ) -> tuple[float, float]:
-    """Return the macro F_beta and G_beta of CinC 2020.
+    """Return the macro F_beta and G_beta of CinC 2020, also used for CPSC 2018.
 
     Both use counts in which each record weighs 1 / max(number of its true labels, 1). See Perez
     Alday et al. 2020, "Classification of 12-lead ECGs: the PhysioNet/Computing in Cardiology

@@ -21,7 +21,9 @@ def f_max(
     At each threshold a class is decided positive where its score is greater. Precision is the mean
     over the records with at least one positive decision, recall the mean over the records with at
     least one label; the result is the largest 2PR / (P + R). See Strodthoff et al. 2020, "Deep
-    Learning for ECG Analysis: Benchmarks and Insights from PTB-XL".
+    Learning for ECG Analysis: Benchmarks and Insights from PTB-XL". Deciding where the score equals
+    the threshold too makes a difference only for scores that are thresholds; the published figure
+    of the validation fold comes out either way.
 
     Args:
         scores: real numbers [N, K], larger means more likely.

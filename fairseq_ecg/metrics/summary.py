@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_ecg.metrics import cinc2021, multilabel
+from fairseq_ecg.metrics import cinc2021, multilabel, ptbxl
 
 RANKING = (
     "auroc",
@@ -17,6 +17,7 @@ RANKING = (
     "macro_auprc",
     "micro_auprc",
 )
+BETA = ("f_beta", "g_beta")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Summary:
         threshold: A class is decided where its probability is above this; one for all, or [K].
         average: Which average ``auroc`` and ``auprc`` are, "macro" or "micro".
         ranking: Compute the areas under the curves.
+        f_max: Compute PTB-XL's F_max, which needs no threshold.
+        f_beta: Compute the F_beta and G_beta of CinC 2020 and CPSC 2018, with beta 2; a recording
+            for which no class is decided gets its most likely one.
         cinc_weights: The challenge's table [K, K], or None for no challenge score.
         sinus_index: Which class is sinus rhythm; needed with ``cinc_weights``.
     """
@@ -34,14 +38,22 @@ class Summary:
     threshold: float | NDArray[np.float64] = 0.5
     average: multilabel.Average = "macro"
     ranking: bool = True
+    f_max: bool = False
+    f_beta: bool = False
     cinc_weights: NDArray[np.float64] | None = None
     sinus_index: int = 0
 
     @property
     def names(self) -> list[str]:
         """Names of the numbers, in the order of ``__call__``."""
-        ranking = RANKING if self.ranking else ()
-        return [*ranking, "f1", *(["cinc_score"] if self.cinc_weights is not None else [])]
+        asked = {
+            RANKING: self.ranking,
+            ("f1",): True,
+            BETA: self.f_beta,
+            ("f_max",): self.f_max,
+            ("cinc_score",): self.cinc_weights is not None,
+        }
+        return [name for names, wanted in asked.items() if wanted for name in names]
 
     def __call__(
         self, probability: NDArray[np.floating], labels: NDArray[np.floating]
@@ -66,6 +78,11 @@ class Summary:
                     values[f"{average}_{name}"] = function(probability, labels, average)
                 values[name] = values[f"{self.average}_{name}"]
         values["f1"] = multilabel.f_measure(labels, decisions)
+        if self.f_beta:
+            complete = multilabel.decide(probability, self.threshold, fallback=True)
+            values.update(zip(BETA, multilabel.f_beta_g_beta(labels, complete), strict=True))
+        if self.f_max:
+            values["f_max"] = ptbxl.f_max(probability, labels)
         if self.cinc_weights is not None:
             values["cinc_score"] = cinc2021.challenge_score(
                 labels, decisions, self.cinc_weights, self.sinus_index

@@ -5,7 +5,8 @@ of ECG Using Ensemble of Residual CNNs with Attention Mechanism", Computing in C
 does `search_thresholds`, for any score. Two scores have something faster: the F measure is a mean
 over classes, so that each class has its own best threshold (`search_f_measure`); the challenge
 score couples the classes, but how it changes with the threshold of one class, the others held
-fixed, is one cumulative sum (`search_challenge`).
+fixed, is one cumulative sum (`search_challenge`). For the F_beta and G_beta of CPSC 2018
+`search_beta` does what the benchmark of Strodthoff et al. 2020 does.
 
 A class is decided where its probability is above its threshold. A class without positives, without
 negatives, or with one probability for all records says nothing about where to cut; it keeps the
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,8 +27,8 @@ from scipy.optimize import differential_evolution
 
 from fairseq_ecg.metrics._checks import score_tables
 from fairseq_ecg.metrics.cinc2021 import challenge_score
-from fairseq_ecg.metrics.counts import counts_per_class
-from fairseq_ecg.metrics.multilabel import macro
+from fairseq_ecg.metrics.counts import Counts, counts_per_class
+from fairseq_ecg.metrics.multilabel import decide, f_beta_g_beta, macro
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -34,6 +36,7 @@ BoolArray = NDArray[np.bool_]
 Score = Callable[[BoolArray, BoolArray], float]
 
 DEFAULT = 0.5
+GRID = np.linspace(0.0, 1.0, 100)
 _SMALL = 1e-12  # what rounding may add to a score
 _MOST_SWEEPS = 100
 
@@ -170,6 +173,50 @@ def search_f_measure(
     )
 
 
+def search_beta(
+    probability: ArrayLike,
+    labels: ArrayLike,
+    measure: Literal["f_beta", "g_beta"],
+    *,
+    beta: float = 2.0,
+    default: float = DEFAULT,
+) -> Thresholds:
+    """Choose thresholds for the macro F_beta or G_beta of CPSC 2018 as its benchmarks do.
+
+    Each class gets the one of 100 equally spaced thresholds at which its own measure, all records
+    weighing 1, is largest. The score that is returned is `multilabel.f_beta_g_beta`, in which
+    records weigh differently and one without a decided class gets its most likely one. So the
+    choice is not always the best one; where it is worse than the default, that is kept.
+
+    Args:
+        probability: in [0, 1], [N, K].
+        labels: 0 or 1, [N, K].
+        measure: "f_beta" or "g_beta".
+        beta: how much more a miss weighs than a false alarm.
+        default: threshold of the classes that the data say nothing about.
+
+    Raises:
+        ValueError: shapes differ, probabilities are not in [0, 1], or labels are not 0 or 1.
+    """
+    chance, truth = _tables(probability, labels, default)
+    values = np.full(chance.shape[1], default)
+    for k in np.flatnonzero(_informative(chance, truth)):
+        counts = _counts_above(chance[:, k], truth[:, k], GRID)
+        measured = counts.f_beta(beta) if measure == "f_beta" else counts.g_beta(beta)
+        ties = np.flatnonzero(measured >= np.nanmax(measured) - _SMALL)
+        values[k] = GRID[ties[np.argmin(np.abs(GRID[ties] - default))]]
+
+    def score(thresholds: FloatArray) -> float:
+        decisions = decide(chance, thresholds, fallback=True)
+        return f_beta_g_beta(truth, decisions, beta)[measure == "g_beta"]
+
+    at_default = score(np.full_like(values, default))
+    if score(values) < at_default:
+        values[:] = default
+    kept = tuple(np.flatnonzero(~_informative(chance, truth)).tolist())
+    return Thresholds(values, score(values), at_default, kept)
+
+
 def search_challenge(
     probability: ArrayLike,
     labels: ArrayLike,
@@ -274,6 +321,16 @@ def _cuts(chance: FloatArray) -> _Cuts:
     if levels[-1] == 0.0:  # nothing in [0, 1] lies below
         thresholds, decided = thresholds[:-1], decided[:-1]
     return _Cuts(thresholds, decided, order)
+
+
+def _counts_above(chance: FloatArray, truth: BoolArray, limits: FloatArray) -> Counts:
+    """Count the decisions of one class [N] at each threshold, [S]."""
+    decided, tp = (
+        len(part) - np.searchsorted(np.sort(part), limits, side="right").astype(np.float64)
+        for part in (chance, chance[truth])
+    )
+    fp, positives = decided - tp, float(truth.sum())
+    return Counts(tp, fp, positives - tp, len(chance) - positives - fp)
 
 
 def _running_sum(values: FloatArray) -> FloatArray:

@@ -30,6 +30,7 @@ class EcgEncoder(BaseFairseqModel):
 
     in_d: int
     width: int
+    depth: int  # number of blocks, where ``layer_of`` knows them
     pretrained_contract: Optional[InputContract] = None  # of the checkpoint it comes from
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -119,14 +120,56 @@ class EcgEncoder(BaseFairseqModel):
         """
         raise NotImplementedError
 
+    def layer_of(self, name: str) -> int:
+        """Return the place of a parameter in the order of layers, for layer-wise learning rates.
+
+        0 stands for all that comes before the blocks, 1 to ``depth`` for the blocks, ``depth`` + 1
+        for what comes after them. Encoders of blocks set ``depth`` and override this.
+
+        Args:
+            name: As in ``named_parameters()``.
+
+        Raises:
+            ValueError: If the encoder has no order of blocks.
+        """
+        raise ValueError(
+            f"model.layer_decay needs an encoder of blocks, which {type(self).__name__} is not; "
+            "give model.layer_decay=1"
+        )
+
+    def check_source(self, source: Tensor) -> None:
+        """Refuse recordings with other leads than the network was built for.
+
+        Raises:
+            ValueError: Naming both shapes and the keys.
+        """
+        if source.dim() != 3 or source.shape[1] != self.in_d:
+            raise ValueError(
+                f"source is expected as [batch, {self.in_d} leads, samples], but has the shape "
+                f"{list(source.shape)}; give the leads the network was built for (model.in_d, "
+                "task.leads_to_load)"
+            )
+
     def extract_features(self, source: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
         """Encode recordings; args as ``encode``, result float [B, L, D]."""
         return self.encode(source, padding_mask)["features"]
 
-    def embed(self, source: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
-        """Encode each recording as one vector, the mean over its valid frames; float [B, D]."""
-        encoded = self.encode(source, padding_mask)
+    @property
+    def embedding_width(self) -> int:
+        """Width of what ``pooled`` and ``embed`` return; D unless a family pools otherwise."""
+        return self.width
+
+    def pooled(self, encoded: Mapping[str, Optional[Tensor]]) -> Tensor:
+        """Return one vector per recording, the mean over its valid frames; float [B, D].
+
+        Args:
+            encoded: What ``encode`` gave.
+        """
         return mean_of_nonzero(encoded["features"], encoded["padding_mask"])
+
+    def embed(self, source: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
+        """Encode each recording as one vector; args as ``encode``, result as ``pooled``."""
+        return self.pooled(self.encode(source, padding_mask))
 
 
 def encoder_class_of(model_name: str, model_cfg: Mapping[str, Any]) -> Type[EcgEncoder]:
@@ -148,22 +191,35 @@ def registered_name(encoder_class: Type[EcgEncoder]) -> str:
 
 
 def number_of_leads(asked: Optional[int], task: Any) -> int:
-    """Return the number of leads that was asked for, or the task's.
+    """Return ``model.in_d``, or the task's ``num_leads``; as ``agreed_number``."""
+    padded_set = (
+        ", or keep twelve rows with a padded set such as task.leads_to_load=P-3, or with "
+        "task.enable_padding_leads=true"
+    )
+    return agreed_number("model.in_d", asked, task, "leads", padded_set)
+
+
+def agreed_number(
+    key: str, asked: Optional[int], task: Any, what: str, other_way_out: str = ""
+) -> int:
+    """Return the number that was asked for, or the task's.
 
     Args:
-        asked: ``model.in_d``.
-        task: Its ``num_leads``, if it has any, must agree.
+        key: The model's key.
+        asked: Its value; None leaves it to the task.
+        task: Its number, if it has any, must agree.
+        what: What is counted: the task's number is its ``num_<what>``.
+        other_way_out: What else than leaving it to the task may mend a disagreement.
 
     Raises:
         ValueError: If the number is unknown or differs from the task's.
     """
-    of_task = getattr(task, "num_leads", None)
+    of_task = getattr(task, f"num_{what}", None)
     if asked is None and of_task is None:
-        raise ValueError("model.in_d is not set and the task does not know it; give a number")
+        raise ValueError(f"{key} is not set and the task does not know it; give a number")
     if asked is not None and of_task is not None and asked != of_task:
         raise ValueError(
-            f"model.in_d is {asked}, but the task gives {of_task} leads; give model.in_d=null to "
-            "take the task's number, or keep twelve rows with a padded set such as "
-            "task.leads_to_load=P-3, or with task.enable_padding_leads=true"
+            f"{key} is {asked}, but the task gives {of_task} {what}; give {key}=null to take the "
+            f"task's number{other_way_out}"
         )
     return of_task if asked is None else asked

@@ -21,6 +21,7 @@ from fairseq_ecg.checkpoint import Checkpoint, CheckpointError, load_weights, re
 from fairseq_ecg.contract import ContractError, InputContract
 from fairseq_ecg.models._encoder import (
     EcgEncoder,
+    agreed_number,
     encoder_class_of,
     number_of_leads,
     registered_name,
@@ -81,7 +82,7 @@ class FinetunedModel(BaseFairseqModel):
             ValueError: If the number of labels is unknown or differs from the task's.
             CheckpointError: If the checkpoint cannot be read, or has no encoder.
         """
-        num_labels = number_of_labels(cfg.num_labels, task)
+        num_labels = agreed_number("model.num_labels", cfg.num_labels, task, "labels")
         return cls(build_encoder(cls.encoder_class, cfg, task), num_labels, cfg)
 
     @property
@@ -126,6 +127,11 @@ class FinetunedModel(BaseFairseqModel):
         """Return the number of classes that a state dict of this model decides."""
         return len(state["proj.bias"]) if "proj.bias" in state else None
 
+    @property
+    def frozen(self) -> bool:
+        """Whether only the head is trained at this update."""
+        return self.num_updates < self.freeze_updates
+
     def set_num_updates(self, num_updates: int) -> None:
         """Take note of the number of updates, on which the freezing of the encoder depends."""
         super().set_num_updates(num_updates)
@@ -139,10 +145,9 @@ class FinetunedModel(BaseFairseqModel):
         So it has no gradient, no dropout, and batch norms keep their statistics. Args and result
         are those of ``EcgEncoder.encode``.
         """
-        frozen = self.num_updates < self.freeze_updates
-        if self.encoder.training != (self.training and not frozen):
-            self.encoder.train(self.training and not frozen)
-        with torch.no_grad() if frozen else nullcontext():
+        if self.encoder.training != (self.training and not self.frozen):
+            self.encoder.train(self.training and not self.frozen)
+        with torch.no_grad() if self.frozen else nullcontext():
             return self.encoder.encode(source, padding_mask)
 
     def extract_features(self, source: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
@@ -152,27 +157,6 @@ class FinetunedModel(BaseFairseqModel):
     def embed(self, source: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
         """Encode each recording as one vector, as ``EcgEncoder.embed``."""
         return self.encoder.embed(source, padding_mask)
-
-
-def number_of_labels(asked: Optional[int], task: Any) -> int:
-    """Return the number of classes that was asked for, or the task's.
-
-    Args:
-        asked: ``model.num_labels``.
-        task: Its ``num_labels``, if it has any, must agree.
-
-    Raises:
-        ValueError: If the number is unknown or differs from the task's.
-    """
-    of_task = getattr(task, "num_labels", None)
-    if asked is None and of_task is None:
-        raise ValueError("model.num_labels is not set and the task does not know it; give a number")
-    if asked is not None and of_task is not None and asked != of_task:
-        raise ValueError(
-            f"model.num_labels is {asked}, but the task has {of_task} labels; leave "
-            "model.num_labels out to take the task's number"
-        )
-    return of_task if asked is None else asked
 
 
 def build_encoder(
@@ -208,7 +192,7 @@ def build_encoder(
             registered_name(fresh_class), {"encoder_config": cfg.encoder_config}
         )
         return encoder_class(_encoder_config(encoder_class, cfg, cfg.encoder_config))
-    own = {f.name: getattr(cfg, f.name) for f in fields(fresh_class.config)}
+    own = {f.name: getattr(cfg, f.name) for f in fields(fresh_class.config) if hasattr(cfg, f.name)}
     own["in_d"] = number_of_leads(cfg.in_d, task)
     config = _encoder_config(fresh_class, cfg, own)
     return fresh_class(_structured(fresh_class, fresh_class.fresh_values(config)))
@@ -236,6 +220,7 @@ def encoder_of(checkpoint: Checkpoint) -> Checkpoint:
         model_cfg={**model_cfg, "_name": name},
         state=state,
         contract={**checkpoint.contract, "labels": None},
+        criterion_cfg={},
         unbuildable=None,
     )
 
@@ -260,7 +245,8 @@ def _pretrained_encoder(cfg: FinetuningConfig, task: Any) -> EcgEncoder:
     load_weights(encoder, alone.state, checkpoint.path)
     encoder.pretrained_contract = InputContract.from_dict(checkpoint.contract)
     logger.info("encoder of %s (%s) loaded", checkpoint.path, checkpoint.model_name)
-    _note_encoder(cfg, alone.model_cfg)
+    # So a fine-tuned checkpoint can be opened where ``model_path`` does not exist.
+    note_in_run(cfg, "encoder_config", dict(alone.model_cfg))
     return encoder
 
 
@@ -295,14 +281,17 @@ def _structured(encoder_class: Type[EcgEncoder], values: Mapping[str, Any]) -> F
     return OmegaConf.merge(OmegaConf.structured(encoder_class.config), known)
 
 
-def _note_encoder(cfg: Any, found: Mapping[str, Any]) -> None:
-    """Write the encoder's configuration into the run's own, which fairseq puts into checkpoints.
+def note_in_run(cfg: Any, key: str, value: Any) -> None:
+    """Write a value of the model into the run's own configuration, as checkpoints have it.
 
-    So a fine-tuned checkpoint can be opened where ``model_path`` does not exist.
+    Args:
+        cfg: The model's configuration, as ``build_model`` gets it.
+        key: Of the model's section.
+        value: What the model found out.
     """
     if not isinstance(cfg, DictConfig):
         return
     section = OmegaConf.select(cfg._get_root(), "model", default=None)
     if isinstance(section, DictConfig):
         with open_dict(section):
-            section.encoder_config = dict(found)
+            section[key] = value

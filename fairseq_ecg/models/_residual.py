@@ -66,12 +66,7 @@ class ResidualEncoder(EcgEncoder):
         Raises:
             ValueError: If the leads do not fit, or a row is padding only.
         """
-        if source.dim() != 3 or source.shape[1] != self.in_d:
-            raise ValueError(
-                f"source is expected as [batch, {self.in_d} leads, samples], but has the shape "
-                f"{list(source.shape)}; give the leads the network was built for (model.in_d, "
-                "task.leads_to_load)"
-            )
+        self.check_source(source)
         padding = frame_padding(padding_mask, source.shape[2], lambda n_samples: n_samples)
         valid = None if padding is None else (~padding.mask)[:, None].to(source.dtype)
         frames, valid = self.convolve(silence(source, valid), valid)

@@ -182,6 +182,7 @@ class EcgTransformer(EcgEncoder):
         layers = parse_layers(cfg.conv_feature_layers)
         conv_width, width = layers[-1][0], cfg.encoder_embed_dim
         self.in_d, self.width = cfg.in_d, width
+        self.depth, self.pre_norm = cfg.encoder_layers, cfg.layer_norm_first
         self.saliency = cfg.saliency
         self.feature_grad_mult = float(cfg.feature_grad_mult)
         self.mask_prob = float(cfg.mask_prob) if cfg.apply_mask else 0.0
@@ -252,6 +253,13 @@ class EcgTransformer(EcgEncoder):
         """Complete a checkpoint's configuration by the number of leads; see the base class."""
         first_conv = state.get(cls.marker)
         return {**model_cfg, **({} if first_conv is None else {"in_d": first_conv.shape[1]})}
+
+    def layer_of(self, name: str) -> int:
+        """Return 0 before the transformer, 1 to ``depth`` for its layers; see the base class."""
+        if name.startswith("encoder.layers."):
+            return int(name.split(".")[2]) + 1
+        after = self.pre_norm and name.startswith("encoder.layer_norm.")
+        return self.depth + 1 if after else 0
 
     def forward(
         self, source: Tensor, padding_mask: Optional[Tensor] = None

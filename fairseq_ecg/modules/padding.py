@@ -36,7 +36,8 @@ def frame_padding(
         The padded frames, or None if no sample is padded.
 
     Raises:
-        ValueError: If the mask has another shape, or a row has not one valid frame.
+        ValueError: If the mask has another shape, a row begins with padding, or has not one valid
+            frame.
     """
     if padding_mask is None:
         return None
@@ -47,7 +48,15 @@ def frame_padding(
     if padding_mask.dim() == 3:
         padding_mask = padding_mask[:, 0]
     n_samples = padding_mask.shape[1]
-    valid_samples = (n_samples - padding_mask.long().sum(1)).tolist()
+    begins_padded = padding_mask[:, :1].any().long()[None]
+    in_front, *valid_samples = torch.cat(
+        [begins_padded, n_samples - padding_mask.long().sum(1)]
+    ).tolist()
+    if in_front:
+        raise ValueError(
+            "this network takes padding behind a recording only, but the batch has some in front; "
+            "give task.pad_segments=end"
+        )
     if min(valid_samples) == n_samples:
         return None
     lengths = [output_length(length) for length in valid_samples]

@@ -26,6 +26,7 @@ class TransformerSizes:
         attention_dropout: Dropout of the attention weights.
         activation_dropout: Dropout after the activation of the feed-forward blocks.
         layerdrop: Probability to leave out a layer in training.
+        drop_path: Probability to leave out a block of a layer in training, row by row.
         norm_eps: Epsilon of the layer norms inside the layers.
 
     Raises:
@@ -41,6 +42,7 @@ class TransformerSizes:
     attention_dropout: float = 0.1
     activation_dropout: float = 0.0
     layerdrop: float = 0.0
+    drop_path: float = 0.0
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
@@ -91,13 +93,32 @@ class SelfAttention(nn.Module):
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
+class DropPath(nn.Module):
+    """Leave out rows of a batch at random in training (stochastic depth, Huang et al., 2016).
+
+    Args:
+        rate: Probability that a row becomes zero; the others are scaled so that the mean stays.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x [B, L, D], or what is left of it."""
+        if self.rate == 0 or not self.training:
+            return x
+        kept = torch.rand(len(x), 1, 1, device=x.device) >= self.rate
+        return x * (kept / (1 - self.rate)).to(x.dtype)
+
+
 class TransformerLayer(nn.Module):
     """Self-attention and feed-forward block, each with residual and layer norm."""
 
     def __init__(self, sizes: TransformerSizes) -> None:
         super().__init__()
         self.pre_norm = sizes.pre_norm
-        self.dropout = nn.Dropout(sizes.dropout)
+        self.dropout = nn.Sequential(nn.Dropout(sizes.dropout), DropPath(sizes.drop_path))
         self.activation_dropout = nn.Dropout(sizes.activation_dropout)
         self.self_attn = SelfAttention(sizes.width, sizes.heads, sizes.attention_dropout)
         self.self_attn_layer_norm = nn.LayerNorm(sizes.width, eps=sizes.norm_eps)

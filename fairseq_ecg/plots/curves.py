@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fairseq_ecg._near_misses import near_misses
 from fairseq_ecg.plots._files import save
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Rows = Sequence[Mapping[str, Any]]
 # Colour-blind safe (Okabe and Ito 2008); further runs repeat them.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 _MARKED_UP_TO = 40
 
@@ -98,7 +98,7 @@ def _check_keys(runs: Mapping[str, Rows], keys: Sequence[str]) -> None:
     known = {key for rows in runs.values() for row in rows for key in row}
     for key in keys:
         if key not in known:
-            near = difflib.get_close_matches(key, sorted(known), n=3) or sorted(known)[:8]
+            near = near_misses(key, sorted(known)) or sorted(known)[:8]
             raise ValueError(
                 f"no row of the runs {', '.join(runs)} has the key {key!r}; near: {', '.join(near)}"
             )
@@ -113,7 +113,7 @@ def _draw_panel(
             axes.plot(
                 points[:, 0],
                 points[:, 1],
-                color=_COLOURS[run % len(_COLOURS)],
+                color=COLOURS[run % len(COLOURS)],
                 linestyle=_DASHES[number % len(_DASHES)],
                 linewidth=1.5,
                 marker="o" if len(points) <= _MARKED_UP_TO else "",
@@ -150,7 +150,7 @@ def _add_legend(figure: Figure, names: Sequence[str], panels: Sequence[tuple[str
     handles = []
     if len(names) > 1:
         for number, name in enumerate(names):
-            colour = _COLOURS[number % len(_COLOURS)]
+            colour = COLOURS[number % len(COLOURS)]
             handles.append(Line2D([], [], color=colour, label=name.replace("$", r"\$")))
     most = max(panels, key=len)
     if len(most) > 1:

@@ -16,6 +16,7 @@ import numpy as np
 from fairseq_ecg.data.signal import EcgSignal
 from fairseq_ecg.plots._files import save
 from fairseq_ecg.plots._page import MM_PER_MV, Panel, plan_page
+from fairseq_ecg.plots._paper import GREY, INK, add_axes, draw_grid, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +31,6 @@ _HEADROOM_MM, _FOOTROOM_MM = 10.0, 5.0
 _LEFT_MM, _RIGHT_MM, _TOP_MM, _BOTTOM_MM = 6.0, 6.0, 13.0, 9.0
 _TABLE_MM = 74.0
 _LABEL_ROW_MM = 5.0
-_FINE, _COARSE, _INK, _GREY = "#f9dcdc", "#eeb0b0", "#161616", "#8a8a8a"
 _RIGHT_COLOUR, _WRONG_COLOUR = "#3b6ea5", "#c0392b"
 
 
@@ -86,19 +86,19 @@ def draw_ecg(
         _BOTTOM_MM + paper_mm[1] + _TOP_MM,
     )
     figure = Figure(figsize=(sheet_mm[0] / 25.4, sheet_mm[1] / 25.4), dpi=dpi, facecolor="white")
-    paper = _axes_in_mm(figure, (_LEFT_MM, _BOTTOM_MM), paper_mm, sheet_mm)
-    _draw_grid(paper, *paper_mm)
+    paper = add_axes(figure, (_LEFT_MM, _BOTTOM_MM), paper_mm, sheet_mm)
+    draw_grid(paper, *paper_mm)
     for row in range(page.n_rows):
         _draw_pulse(paper, _baseline(row, page.n_rows))
     for panel in page.panels:
         _draw_panel(paper, panel, _baseline(panel.row, page.n_rows))
     if title:
         room = int((paper_mm[0] + side_mm) / 2.15)
-        paper.text(0, paper_mm[1] + 3.5, _shortened(title, room), fontsize=10, color=_INK)
-    paper.text(0, -3.0, page.caption, fontsize=7, color=_GREY, va="top")
+        paper.text(0, paper_mm[1] + 3.5, shortened(title, room), fontsize=10, color=INK)
+    paper.text(0, -3.0, page.caption, fontsize=7, color=GREY, va="top")
     if labels:
         left_mm = _LEFT_MM + paper_mm[0]
-        table = _axes_in_mm(figure, (left_mm, _BOTTOM_MM), (side_mm, paper_mm[1]), sheet_mm)
+        table = add_axes(figure, (left_mm, _BOTTOM_MM), (side_mm, paper_mm[1]), sheet_mm)
         _draw_table(table, labels, paper_mm[1])
     return figure
 
@@ -107,42 +107,11 @@ def _baseline(row: int, n_rows: int) -> float:
     return (n_rows - row - 0.5) * _ROW_MM + _FOOTROOM_MM
 
 
-def _axes_in_mm(
-    figure: Figure,
-    corner_mm: tuple[float, float],
-    size_mm: tuple[float, float],
-    sheet_mm: tuple[float, float],
-) -> Axes:
-    """Add axes whose data unit is one millimetre on paper."""
-    axes = figure.add_axes(
-        (
-            corner_mm[0] / sheet_mm[0],
-            corner_mm[1] / sheet_mm[1],
-            size_mm[0] / sheet_mm[0],
-            size_mm[1] / sheet_mm[1],
-        )
-    )
-    axes.set(xlim=(0, size_mm[0]), ylim=(0, size_mm[1]))
-    axes.set_axis_off()
-    return axes
-
-
-def _draw_grid(axes: Axes, width_mm: float, height_mm: float) -> None:
-    from matplotlib.collections import LineCollection
-
-    for step, colour, width in ((1, _FINE, 0.35), (5, _COARSE, 0.55)):
-        lines = [[(x, 0), (x, height_mm)] for x in np.arange(0, width_mm + 0.5, step)]
-        lines += [[(0, y), (width_mm, y)] for y in np.arange(0, height_mm + 0.5, step)]
-        axes.add_collection(
-            LineCollection(lines, colors=colour, linewidths=width, zorder=0, clip_on=False)
-        )
-
-
 def _draw_pulse(axes: Axes, baseline_mm: float) -> None:
     """Draw the calibration pulse, 1 mV for 0.2 s."""
     x = np.array([2.0, 3.5, 3.5, 8.5, 8.5, 10.0])
     y = np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0]) * MM_PER_MV
-    axes.plot(x, baseline_mm + y, color=_INK, linewidth=0.7, gid="pulse")
+    axes.plot(x, baseline_mm + y, color=INK, linewidth=0.7, gid="pulse")
 
 
 def _draw_panel(axes: Axes, panel: Panel, baseline_mm: float) -> None:
@@ -157,7 +126,7 @@ def _draw_panel(axes: Axes, panel: Panel, baseline_mm: float) -> None:
     (line,) = axes.plot(
         panel.left_mm + panel.x_mm,
         baseline_mm + (finite - np.nanmedian(finite)) * MM_PER_MV,
-        color=_INK,
+        color=INK,
         linewidth=0.75,
         solid_joinstyle="round",
         gid=f"lead {panel.lead}",
@@ -178,21 +147,21 @@ def _draw_name(axes: Axes, panel: Panel, baseline_mm: float, remark: str) -> Non
     axes.text(
         panel.left_mm + 1.0,
         baseline_mm + 10.2,
-        _shortened(panel.lead, 24),
+        shortened(panel.lead, 24),
         fontsize=8,
         fontweight="bold",
-        color=_INK,
+        color=INK,
         zorder=1.5,
         bbox=box,
     )
-    axes.plot([panel.left_mm] * 2, [baseline_mm + 9.5, baseline_mm + 13], color=_INK, linewidth=0.6)
+    axes.plot([panel.left_mm] * 2, [baseline_mm + 9.5, baseline_mm + 13], color=INK, linewidth=0.6)
     if remark:
         axes.text(
             panel.left_mm + 1.0,
             baseline_mm + 6.6,
             remark,
             fontsize=7,
-            color=_GREY,
+            color=GREY,
             style="italic",
             zorder=1.5,
             bbox=box,
@@ -222,7 +191,7 @@ def _draw_table(axes: Axes, labels: Sequence[Label], height_mm: float) -> None:
         (bar_x, "probability", "left"),
         (truth_x, "true" if truth_known else "", "center"),
     ):
-        axes.text(x, y, text, fontsize=7.5, color=_GREY, ha=align, va="center")
+        axes.text(x, y, text, fontsize=7.5, color=GREY, ha=align, va="center")
     room = int((height_mm - 8.0) / _LABEL_ROW_MM)
     shown = labels if len(labels) <= room else labels[: room - 1]
     for name, probability, truth in shown:
@@ -231,8 +200,8 @@ def _draw_table(axes: Axes, labels: Sequence[Label], height_mm: float) -> None:
         wrong = truth is not None and predicted != bool(truth)
         colour = _WRONG_COLOUR if wrong else _RIGHT_COLOUR
         weight = "bold" if predicted else "normal"
-        text = _shortened(name, 17)
-        axes.text(name_x, y, text, fontsize=8, va="center", fontweight=weight, color=_INK)
+        text = shortened(name, 17)
+        axes.text(name_x, y, text, fontsize=8, va="center", fontweight=weight, color=INK)
         axes.add_patch(Rectangle((bar_x, y - 1.3), bar_mm, 2.6, facecolor="#ececec"))
         length = bar_mm * float(np.clip(np.nan_to_num(probability), 0, 1))
         axes.add_patch(Rectangle((bar_x, y - 1.3), length, 2.6, facecolor=colour))
@@ -244,11 +213,4 @@ def _draw_table(axes: Axes, labels: Sequence[Label], height_mm: float) -> None:
     if len(shown) < len(labels):
         y -= _LABEL_ROW_MM
         more = f"and {len(labels) - len(shown)} more"
-        axes.text(name_x, y, more, fontsize=7.5, va="center", color=_GREY)
-
-
-def _shortened(text: str, room: int) -> str:
-    """Return one line of at most `room` characters; `$` is shown, not read as mathematics."""
-    line = " ".join(text.split())
-    line = line if len(line) <= room else line[: room - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    return line.replace("$", r"\$")
+        axes.text(name_x, y, more, fontsize=7.5, va="center", color=GREY)

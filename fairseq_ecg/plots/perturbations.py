@@ -25,6 +25,7 @@ _BEFORE, _AFTER, _CLOSE = "#b4b4b4", "#1f5fa8", "#f4f1e4"
 _GREY, _GRID = "#666666", "#e9e9e9"
 _CLOSE_S = 0.6
 _WIDTH_IN, _ROW_IN, _ABOVE_IN, _BELOW_IN = 9.0, 0.82, 0.72, 0.4
+_SHORT, _LETTER, _TICKS = 3, 0.009, 0.017  # letters of a name beside the axes, shares of the width
 _SIDES = {"left": 0.09, "right": 0.985, "wspace": 0.06, "hspace": 0.14}
 
 
@@ -72,7 +73,9 @@ def draw_perturbation(
     rows = _chosen_rows(before, after, leads)
     height = _ABOVE_IN + _ROW_IN * len(rows) + _BELOW_IN
     figure = Figure(figsize=(_WIDTH_IN, height), dpi=dpi, facecolor="white")
-    margins = {"top": 1 - _ABOVE_IN / height, "bottom": _BELOW_IN / height, **_SIDES}
+    longest = max(len(before.leads[row]) for row in rows)
+    left = _SIDES["left"] + _LETTER * max(0, longest - _SHORT)
+    margins = {**_SIDES, "left": left, "top": 1 - _ABOVE_IN / height, "bottom": _BELOW_IN / height}
     grid = figure.subplots(
         len(rows), 2, sharex="col", squeeze=False, width_ratios=(3.2, 1), gridspec_kw=margins
     )
@@ -88,9 +91,10 @@ def draw_perturbation(
         near.set_xlim(close.start / before.rate_hz, close.stop / before.rate_hz)
         whole.axvspan(*near.get_xlim(), color=_CLOSE, zorder=0)
         near.set_yticklabels([])
+        box = whole.get_position()
         whole.annotate(
-            before.leads[row], (-0.085, 0.5), xycoords="axes fraction", fontsize=10,
-            fontweight="bold", va="center", ha="center",
+            before.leads[row], (left / 2 - _TICKS, (box.y0 + box.y1) / 2),
+            xycoords="figure fraction", fontsize=10, fontweight="bold", va="center", ha="center",
         )  # fmt: skip
     grid[0, 0].annotate(
         "mV", (-0.012, 1.08), xycoords="axes fraction", fontsize=8, color=_GREY, ha="right"

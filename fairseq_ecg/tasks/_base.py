@@ -8,7 +8,7 @@ all processes, once per epoch. Checkpoints: the input contract and the early-sto
 import logging
 import math
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 import torch
@@ -21,19 +21,38 @@ from omegaconf import DictConfig, OmegaConf
 
 from fairseq_ecg import engine, preflight
 from fairseq_ecg.contract import INPUT_KEYS, InputContract, check
-from fairseq_ecg.data.dataset import BaseEcgDataset, EcgDataset, Windows, cut_windows
-from fairseq_ecg.data.leads import choose_leads
+from fairseq_ecg.data.dataset import BaseEcgDataset, EcgDataset
+from fairseq_ecg.data.leads import STANDARD_LEADS, choose_leads
 from fairseq_ecg.data.manifest import Manifest, read_manifest
 from fairseq_ecg.data.signal import MILLIVOLTS, STANDARD_DEVIATIONS
-from fairseq_ecg.data.sources import Source, StandardizedSource, open_source
+from fairseq_ecg.data.sources import (
+    PersonStandardizedSource,
+    Source,
+    StandardizedSource,
+    check_not_standardized,
+    open_source,
+)
+from fairseq_ecg.data.windows import (
+    Windows,
+    balanced_windows,
+    cut_windows,
+    random_windows,
+    spread_windows,
+)
 from fairseq_ecg.tasks._config import (
     EcgTaskConfig,
+    build_band,
+    build_padding,
     build_perturbations,
     build_standardize,
+    check_band,
     check_supported,
+    check_windowing,
     plain,
-    standardizes_records,
+    standardization,
+    word,
 )
+from fairseq_ecg.tasks._gradients import GradientNorms
 from fairseq_ecg.transforms.pipeline import Pipeline, build_pipeline
 
 logger = logging.getLogger(__name__)
@@ -52,13 +71,18 @@ class EcgTask(FairseqTask):
     def __init__(self, cfg: EcgTaskConfig) -> None:
         super().__init__(cfg)
         check_supported(cfg)
+        check_windowing(cfg)
         self.leads = choose_leads(plain(cfg.leads_to_load), cfg.enable_padding_leads)
+        self.band = build_band(cfg)
         self.standardize = build_standardize(cfg)
         self.perturbations = build_perturbations(cfg)
         self.autocast_bf16 = cfg.autocast_bf16
         self.stop = engine.GracefulStop()
         self._scores: List[Dict[str, np.ndarray]] = []
+        self._gradients: Optional[GradientNorms] = None
+        self._gradient_norms: Dict[str, torch.Tensor] = {}
         self._updates_started = False
+        self._remarks: Set[str] = set()
         self._seeded_update: Optional[int] = None
         self._expected: Optional[Tuple[InputContract, str, Sequence[str]]] = None
         self.state.add_factory("input_contract", self._input_contract)
@@ -109,7 +133,7 @@ class EcgTask(FairseqTask):
 
         Raises:
             ContractError: If the recordings are not what the network expects (``expect``).
-            ValueError: If a perturbation cannot work at their rate or on these leads.
+            ValueError: If a perturbation or a filter cannot work at their rate or on these leads.
         """
         if training is None:
             training = self._is_training(split)
@@ -117,8 +141,10 @@ class EcgTask(FairseqTask):
         manifest = read_manifest(path)
         source = self.open_source(manifest)
         self._check_expectation(source)
+        check_band(self.band, source.rate_hz)
         for perturbation in self.perturbations if training else ():
             perturbation.check(source.rate_hz, self.leads.leads)
+            self._pass_on(perturbation.remark(self._unit(source.unit)))
         self.datasets[split] = self.build_dataset(manifest, source, training)
         if training:
             self._remember_training_data(source)
@@ -129,6 +155,12 @@ class EcgTask(FairseqTask):
             len(self.datasets[split]),
             source.rate_hz,
         )
+
+    def _pass_on(self, remark: Optional[str]) -> None:
+        """Log a remark, if there is one, the first time that it is made."""
+        if remark is not None and remark not in self._remarks:
+            self._remarks.add(remark)
+            logger.warning("%s", remark)
 
     def _is_training(self, split: str) -> bool:
         subset = self._of_run("dataset.train_subset")
@@ -142,7 +174,11 @@ class EcgTask(FairseqTask):
                 already.
         """
         source = open_source(manifest, self.cfg.sample_rate)
-        return StandardizedSource(source) if standardizes_records(self.cfg) else source
+        standardize = word(self.cfg.standardize)
+        if standardize != "none":
+            check_not_standardized(source, standardize)
+        scaling = {"record": StandardizedSource, "person": PersonStandardizedSource}
+        return scaling[standardize](source) if standardize in scaling else source
 
     def build_dataset(self, manifest: Manifest, source: Source, training: bool) -> BaseEcgDataset:
         """Return the dataset of a split; tasks add labels or views around ``segments``."""
@@ -156,9 +192,7 @@ class EcgTask(FairseqTask):
             training: Whether they are trained on.
             **options: Further keywords of ``EcgDataset``.
         """
-        window = None
-        if self.cfg.segment_s is not None:
-            window = round(self.cfg.segment_s * source.rate_hz)
+        window = self.window(source.rate_hz)
         windows = self.cut(source.n_samples, window, training)
         if training and self.cfg.min_sample_size:
             windows = windows.select(windows.length >= self.cfg.min_sample_size)
@@ -171,8 +205,13 @@ class EcgTask(FairseqTask):
             rebuild_batches=self.cfg.rebuild_batches,
             pad=self.cfg.enable_padding,
             max_samples=self.cfg.max_sample_size,
+            padding=build_padding(self.cfg, window),
             **options,
         )
+
+    def window(self, rate_hz: float) -> Optional[int]:
+        """Return the samples of a window of ``task.segment_s``; None: recordings stay whole."""
+        return None if self.cfg.segment_s is None else round(self.cfg.segment_s * rate_hz)
 
     def cut(self, n_samples: np.ndarray, window: Optional[int], training: bool) -> Windows:
         """Return the pieces of all recordings; tasks that do not take all of them override this.
@@ -182,6 +221,13 @@ class EcgTask(FairseqTask):
             window: Samples per piece; None keeps recordings whole.
             training: Whether they are trained on.
         """
+        windowing = word(self.cfg.windowing)
+        if windowing == "balanced":
+            return balanced_windows(n_samples, window)
+        if windowing == "random" and training:
+            return random_windows(n_samples, window)
+        if windowing == "random":
+            return spread_windows(n_samples, window, self.cfg.eval_windows)
         return cut_windows(n_samples, window)
 
     def pipeline(self, training: bool) -> Pipeline:
@@ -190,6 +236,7 @@ class EcgTask(FairseqTask):
             rows=self.leads.rows,
             pad_leads=self.leads.padded,
             filter_signal=self.cfg.filter,
+            band=self.band,
             standardize=self.standardize,
             perturbations=self.perturbations if training else (),
         )
@@ -205,6 +252,8 @@ class EcgTask(FairseqTask):
         pretrained = getattr(model, "pretrained_contract", None)
         if pretrained is not None:
             self.expect(pretrained, f"the encoder in {cfg.model_path}")
+        if self.cfg.log_gradient_norms:
+            self._gradients = GradientNorms(model)
         if self.cfg.compile:
             model.compile()
         return model
@@ -242,6 +291,12 @@ class EcgTask(FairseqTask):
         logging_output["stop"] = int(self.stop.requested)
         return loss, sample_size, logging_output
 
+    def optimizer_step(self, optimizer: Any, model: torch.nn.Module, update_num: int) -> None:
+        """Take a step; note the norms of the gradient if ``task.log_gradient_norms`` asks."""
+        if self._gradients is not None:
+            self._gradient_norms = self._gradients.measure()
+        super().optimizer_step(optimizer, model, update_num)
+
     def valid_step(
         self, sample: Dict[str, Any], model: torch.nn.Module, criterion: torch.nn.Module
     ) -> tuple:
@@ -259,7 +314,10 @@ class EcgTask(FairseqTask):
         """Log what the criterion summed, and agree on a stop over all processes."""
         self.stop.agree(sum(float(log.pop("stop", 0)) for log in logging_outputs))
         super().reduce_metrics(logging_outputs, criterion)
-        if not criterion.training:
+        if criterion.training:
+            for name, value in self._gradient_norms.items():
+                metrics.log_scalar(name, value, round=6)
+        else:
             for name in getattr(criterion, "epoch_metric_names", list)():
                 metrics.log_scalar(name, math.nan)  # the engine wants the key; set below
 
@@ -270,8 +328,9 @@ class EcgTask(FairseqTask):
     # --- validation -----------------------------------------------------------------------------
 
     def begin_valid_epoch(self, epoch: int, model: torch.nn.Module) -> None:
-        """Forget the scores of an earlier validation."""
+        """Forget the scores of an earlier validation; validate the network that is saved."""
         self._scores.clear()
+        engine.share_buffers(model)
 
     def post_validate(self, model: torch.nn.Module, stats: Dict[str, Any], agg: Any) -> None:
         """Compute the metrics that need all scores, over all processes, into ``stats``."""
@@ -330,10 +389,13 @@ class EcgTask(FairseqTask):
         return {
             "rate_hz": self.cfg.sample_rate,
             "leads": list(self.leads.leads),
+            "present_leads": [STANDARD_LEADS[row] for row in self.leads.rows],
             "unit": self._unit(MILLIVOLTS),
-            "standardize": "record" if standardizes_records(self.cfg) else "none",
+            "standardize": standardization(self.cfg, self._unit(MILLIVOLTS)),
             "normalize": self.cfg.normalize,
             "filter": self.cfg.filter,
+            "highpass_hz": self.cfg.highpass_hz or 0.0,
+            "lowpass_hz": self.cfg.lowpass_hz or 0.0,
             "segment_s": self.cfg.segment_s,
             "labels": None,
             "source_format": "fairseq_ecg",
@@ -360,16 +422,21 @@ class EcgTask(FairseqTask):
     def _contract_of(self, source: Source) -> Dict[str, Any]:
         """Return what of the contract depends on the recordings."""
         unit = self._unit(source.unit)
-        by_record = unit == STANDARD_DEVIATIONS and not self.cfg.normalize
         return {
             "rate_hz": source.rate_hz,
+            "present_leads": self.present_leads(source),
             "unit": unit,
-            "standardize": "record" if by_record else "none",
+            "standardize": standardization(self.cfg, unit),
         }
+
+    def present_leads(self, source: Source) -> List[str]:
+        """Return the leads of a batch that carry signal in some recording of a source."""
+        recorded = source.recorded_leads()
+        return [STANDARD_LEADS[row] for row in self.leads.rows if recorded[row]]
 
     def _unit(self, of_source: str) -> str:
         """Return the unit of what the network sees, given that of the recordings."""
-        if self.cfg.normalize or standardizes_records(self.cfg):
+        if self.cfg.normalize or word(self.cfg.standardize) != "none":
             return STANDARD_DEVIATIONS
         return of_source
 

@@ -1,18 +1,23 @@
 """The keys that every task shares, and what is built of them."""
 
 from dataclasses import dataclass, field
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional, Union
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II, MISSING, OmegaConf
 
-from fairseq_ecg.transforms.normalize import Standardize
+from fairseq_ecg.data.collate import Padding
+from fairseq_ecg.data.signal import STANDARD_DEVIATIONS
+from fairseq_ecg.transforms.normalize import Standardize, StandardizeWindow
 from fairseq_ecg.transforms.perturbation import (
     Perturbation,
     build_perturbation,
     config_of_perturbations,
     perturbation_keys,
 )
+from fairseq_ecg.transforms.pipeline import Band
+
+STANDARDIZATIONS = ("none", "record", "person", "window", "window_lead")
 
 
 @dataclass
@@ -43,6 +48,28 @@ class EcgTaskConfig(config_of_perturbations(FairseqDataclass)):
             "help": "cut recordings into windows of this many seconds; null: keep them whole"
         },
     )
+    windowing: ChoiceEnum(["consecutive", "balanced", "random"]) = field(  # type: ignore[valid-type]
+        default="consecutive",
+        metadata={
+            "help": "where windows lie; consecutive: from the start, a remainder is dropped; "
+            "balanced: one more if more than half a window would remain, else from the middle; "
+            "random: one per recording and epoch in training, eval_windows else"
+        },
+    )
+    eval_windows: int = field(
+        default=1,
+        metadata={
+            "help": "windows of a recording outside training with windowing=random, spread evenly "
+            "and overlapping if they must; 1: the middle"
+        },
+    )
+    pad_segments: ChoiceEnum(["none", "end", "centre"]) = field(  # type: ignore[valid-type]
+        default="none",
+        metadata={
+            "help": "pad what is shorter than a window with zeros to its length, at the end or at "
+            "both ends; none: only to the longest of its batch"
+        },
+    )
     enable_padding: bool = field(
         default=True,
         metadata={"help": "pad a batch to its longest item; otherwise crop it to its shortest"},
@@ -56,10 +83,18 @@ class EcgTaskConfig(config_of_perturbations(FairseqDataclass)):
     filter: bool = field(
         default=False, metadata={"help": "remove baseline wander and mains hum from each lead"}
     )
-    standardize: ChoiceEnum(["none", "record"]) = field(  # type: ignore[valid-type]
+    highpass_hz: Optional[float] = field(
+        default=None, metadata={"help": "remove frequencies below, in Hz; null: keep them"}
+    )
+    lowpass_hz: Optional[float] = field(
+        default=None, metadata={"help": "remove frequencies above, in Hz; null: keep them"}
+    )
+    standardize: ChoiceEnum(STANDARDIZATIONS) = field(  # type: ignore[valid-type]
         default="none",
         metadata={
-            "help": "record: scale each lead by mean and deviation of the whole recording (ECG-FM)"
+            "help": "scale by mean and deviation; record: each lead by those of the whole "
+            "recording (ECG-FM); person: each lead by those of all recordings of the person; "
+            "window: all leads by those of the window; window_lead: each lead by those of it"
         },
     )
     normalize: bool = field(
@@ -86,6 +121,10 @@ class EcgTaskConfig(config_of_perturbations(FairseqDataclass)):
         default=False, metadata={"help": "run forward passes in bfloat16 where that is safe"}
     )
     compile: bool = field(default=False, metadata={"help": "compile the model with torch.compile"})
+    log_gradient_norms: bool = field(
+        default=False,
+        metadata={"help": "log the norm of the gradient in each block of the encoder"},
+    )
     seed: int = II("common.seed")
 
     leads_bucket: Any = field(
@@ -132,22 +171,97 @@ def check_supported(cfg: EcgTaskConfig) -> None:
             raise ValueError(f"task.{key}={cfg[key]} is not supported; leave it out: {way_out}")
 
 
-def standardizes_records(cfg: EcgTaskConfig) -> bool:
-    """Return whether each recording is scaled by its own statistics."""
-    return word(cfg.standardize) == "record"
-
-
-def build_standardize(cfg: EcgTaskConfig) -> Optional[Standardize]:
-    """Return the scaling by fixed statistics, if ``task.normalize`` asks for it.
+def check_windowing(cfg: EcgTaskConfig) -> None:
+    """Refuse keys about windows that do not fit together.
 
     Raises:
-        ValueError: If the statistics are missing, or recordings are scaled by their own as well.
+        ValueError: Naming the key, its value and the way out.
     """
-    if not cfg.normalize:
-        return None
-    if standardizes_records(cfg):
+    for key, without in (("windowing", "consecutive"), ("pad_segments", "none")):
+        if word(cfg[key]) != without and cfg.segment_s is None:
+            raise ValueError(
+                f"task.{key}={word(cfg[key])} needs the length of a window; give task.segment_s in "
+                f"seconds, or task.{key}={without}"
+            )
+    if cfg.eval_windows < 1:
+        raise ValueError(f"task.eval_windows must be at least 1, got {cfg.eval_windows}")
+    if cfg.eval_windows > 1 and word(cfg.windowing) != "random":
         raise ValueError(
-            "task.normalize=true scales millivolts, but task.standardize=record leaves none; "
+            f"task.eval_windows={cfg.eval_windows} is for task.windowing=random, but that is "
+            f"{word(cfg.windowing)}, which evaluates all windows; leave eval_windows out"
+        )
+
+
+def build_padding(cfg: EcgTaskConfig, window: Optional[int]) -> Optional[Padding]:
+    """Return how items are brought to the length of a window, if ``task.pad_segments`` says so.
+
+    Args:
+        cfg: The task's section of the configuration.
+        window: Samples of a window.
+    """
+    where = word(cfg.pad_segments)
+    return None if where == "none" else Padding(window, centre=where == "centre")
+
+
+def build_band(cfg: EcgTaskConfig) -> Optional[Band]:
+    """Return the frequencies to keep, if ``task.highpass_hz`` or ``task.lowpass_hz`` says so.
+
+    Raises:
+        ValueError: If they are not positive or not in order; names the key.
+    """
+    low, high = cfg.highpass_hz, cfg.lowpass_hz
+    for key, value in (("highpass_hz", low), ("lowpass_hz", high)):
+        if value is not None and value <= 0:
+            raise ValueError(f"task.{key} must be above 0 Hz, got {value:g}; null: no such filter")
+    if low is not None and high is not None and low >= high:
+        raise ValueError(
+            f"task.highpass_hz={low:g} must be below task.lowpass_hz={high:g}; what lies between "
+            "is kept"
+        )
+    return None if low is None and high is None else Band(low, high)
+
+
+def check_band(band: Optional[Band], rate_hz: float) -> None:
+    """Refuse frequencies that recordings of this rate do not have.
+
+    Raises:
+        ValueError: Naming the key, the frequency and the limit.
+    """
+    edges = {} if band is None else {"highpass_hz": band.low_hz, "lowpass_hz": band.high_hz}
+    for key, edge_hz in edges.items():
+        if edge_hz is not None and edge_hz >= rate_hz / 2:
+            raise ValueError(
+                f"task.{key}={edge_hz:g} must be below half the rate of the recordings "
+                f"({rate_hz:g} Hz); leave it out, or take recordings of a higher rate"
+            )
+
+
+def standardization(cfg: EcgTaskConfig, unit: str) -> str:
+    """Return how samples came by their unit, as the input contract names it.
+
+    Args:
+        cfg: The task's section of the configuration.
+        unit: Of the samples that reach the network.
+    """
+    if unit != STANDARD_DEVIATIONS or cfg.normalize:
+        return "none"
+    chosen = word(cfg.standardize)
+    return "record" if chosen == "none" else chosen  # else they were scaled when prepared
+
+
+def build_standardize(cfg: EcgTaskConfig) -> Union[Standardize, StandardizeWindow, None]:
+    """Return the scaling of windows that ``task.normalize`` or ``task.standardize`` asks for.
+
+    Raises:
+        ValueError: If the statistics are missing, or both scale.
+    """
+    chosen = word(cfg.standardize)
+    if not cfg.normalize:
+        windows = {"window": StandardizeWindow(), "window_lead": StandardizeWindow(per_lead=True)}
+        return windows.get(chosen)
+    if chosen != "none":
+        raise ValueError(
+            f"task.normalize=true scales millivolts, but task.standardize={chosen} leaves none; "
             "give one of them"
         )
     if not cfg.mean_path or not cfg.std_path:
@@ -169,5 +283,10 @@ def build_perturbations(cfg: EcgTaskConfig) -> List[Perturbation]:
         each = each * len(names)
     if len(each) != len(names):
         raise ValueError(f"task.p has {len(each)} values for {len(names)} perturbations: {names}")
-    options = {key: plain(cfg[key]) for key in perturbation_keys() if key in cfg}
+    options = perturbation_options(cfg)
     return [build_perturbation(name, q, options) for name, q in zip(names, each, strict=True)]
+
+
+def perturbation_options(cfg: EcgTaskConfig) -> Dict[str, Any]:
+    """Return the values of the keys of all perturbations."""
+    return {key: plain(cfg[key]) for key in perturbation_keys() if key in cfg}

@@ -63,6 +63,7 @@ class EcgClassificationTask(EcgTask):
                 )
         self.label_names: Optional[List[str]] = _vocabulary(Path(cfg.data))
         self.label_array: Optional[np.ndarray] = None
+        self.single_label = False
         if cfg.label_file:
             self.label_array, names = read_label_array(cfg.label_file)
             self.label_names = self.label_names or names
@@ -92,16 +93,20 @@ class EcgClassificationTask(EcgTask):
     def build_criterion(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
         """Build the criterion and keep it: it computes the metrics of a validation."""
         self.criterion = super().build_criterion(cfg, from_checkpoint)
+        self.single_label = getattr(self.criterion, "single_label", False)
         return self.criterion
 
     def build_dataset(self, manifest: Manifest, source: Source, training: bool) -> BaseEcgDataset:
         """Return labelled segments.
 
         Raises:
-            ValueError: If the recordings have no labels, or labels of different width.
+            ValueError: If the recordings have no labels, labels of different width, or, where the
+                criterion asks for it (``single_label``), not exactly one class.
         """
         labels = self._labels(manifest, source)
         _check_shares(labels, source.names)
+        if self.single_label:
+            _check_single(labels, source.names)
         return LabelledDataset(self.segments(source, training), labels)
 
     def epoch_metrics(self, scores: Dict[str, np.ndarray]) -> Dict[str, float]:
@@ -211,6 +216,18 @@ def _check_shares(labels: np.ndarray, names: List[str]) -> None:
             f"{names[row]}: label {column} is {labels[row, column]:g}, but labels must be 0, 1 or "
             f"a share between ({len(wrong)} are not); give 0 where a label is unknown, or leave "
             "the recording out of the manifest"
+        )
+
+
+def _check_single(labels: np.ndarray, names: List[str]) -> None:
+    counts = (labels == 1).sum(axis=1)
+    wrong = np.flatnonzero((counts != 1) | (labels.sum(axis=1) != 1))
+    if wrong.size:
+        row = wrong[0]
+        raise ValueError(
+            f"{names[row]} has {counts[row]} classes, but criterion ecg_cross_entropy needs "
+            f"exactly one ({wrong.size} of {len(names)} recordings are wrong); take another label "
+            "set, or binary_cross_entropy_with_logits for labels that do not exclude each other"
         )
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import register_task
 
-from fairseq_ecg.data.dataset import BaseEcgDataset, Windows, central_windows, cut_windows
+from fairseq_ecg.data.dataset import BaseEcgDataset
 from fairseq_ecg.data.manifest import LABELS_FILE, Manifest, read_manifest
 from fairseq_ecg.data.sources import Source
+from fairseq_ecg.data.windows import Windows, spread_windows
 from fairseq_ecg.data.wrappers import LabelledDataset, ProbesAndGallery
 from fairseq_ecg.tasks._base import EcgTask
 from fairseq_ecg.tasks._config import EcgTaskConfig, word
@@ -109,7 +110,9 @@ class EcgIdentificationTask(EcgTask):
     def cut(self, n_samples: np.ndarray, window: Optional[int], training: bool) -> Windows:
         """Return all windows in training, else what ``task.score_per`` says."""
         per_record = word(self.cfg.score_per) == "record"
-        return (cut_windows if training or per_record else central_windows)(n_samples, window)
+        if training or per_record:
+            return super().cut(n_samples, window, training)
+        return spread_windows(n_samples, window)
 
     def epoch_metrics(self, scores: Dict[str, np.ndarray]) -> Dict[str, float]:
         """Return the criterion's metrics over all recordings."""

@@ -37,5 +37,10 @@ class SelectLeads:
             silent = [row for row in range(len(STANDARD_LEADS)) if row not in self.rows]
             signal.values_mv[silent] = 0.0
             return signal
-        leads = tuple(STANDARD_LEADS[row] for row in self.rows)
-        return EcgSignal(signal.values_mv[list(self.rows)], signal.rate_hz, leads)
+        rows = list(self.rows)
+        return EcgSignal(
+            signal.values_mv[rows],
+            signal.rate_hz,
+            tuple(STANDARD_LEADS[row] for row in rows),
+            None if signal.scale_mv is None else signal.scale_mv[rows],
+        )

@@ -1,12 +1,14 @@
-"""Scaling by fixed statistics: one mean and one standard deviation per lead."""
+"""Scaling by mean and standard deviation: fixed ones of each lead, or those of a window."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.signal import EcgSignal
+
+_SMALLEST_STD_MV = 1e-3  # the last digit of most recordings
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,58 @@ class Standardize:
     def __call__(self, signal: EcgSignal, rng: np.random.Generator) -> EcgSignal:
         """Return a signal without unit, float32 [C, T]; statistics are matched by lead name."""
         rows = [STANDARD_LEADS.index(lead) for lead in signal.leads]
-        values = (signal.values_mv - self.mean_mv[rows, None]) / self.std_mv[rows, None]
-        return EcgSignal(values, signal.rate_hz, signal.leads)
+        std = self.std_mv[rows]
+        values = (signal.values_mv - self.mean_mv[rows, None]) / std[:, None]
+        return scaled(signal, values, std)
+
+
+@dataclass(frozen=True)
+class StandardizeWindow:
+    """Subtract the mean of a window and divide by its standard deviation.
+
+    A lead that is silent, exactly 0 from end to end, stays so and is no part of the statistics.
+
+    Args:
+        per_lead: Each lead by its own statistics; otherwise all leads by common ones, which keeps
+            their ratios.
+    """
+
+    per_lead: bool = False
+
+    def __call__(self, signal: EcgSignal, rng: np.random.Generator) -> EcgSignal:
+        """Return a signal without unit, float32 [C, T]; constant leads become 0.
+
+        Where the deviation is below 0.001 mV, that is taken for it.
+        """
+        del rng
+        values = signal.values_mv
+        heard = values.any(axis=1)
+        if not heard.any():
+            heard[:] = True  # a window that is silent as a whole is a constant one
+        rows = values[heard]
+        axis = 1 if self.per_lead else None
+        mean, std = (
+            statistic(rows, axis=axis, keepdims=True, dtype=np.float64)
+            for statistic in (np.mean, np.std)
+        )
+        std = np.maximum(std, _SMALLEST_STD_MV)
+        result = np.zeros_like(values)
+        result[heard] = (rows - mean) / std
+        unit = np.full(len(values), _SMALLEST_STD_MV, dtype=np.float32)
+        unit[heard] = std[:, 0]
+        return scaled(signal, result, unit)
+
+
+def scaled(signal: EcgSignal, values: np.ndarray, unit: np.ndarray) -> EcgSignal:
+    """Return a signal with values in other units.
+
+    Args:
+        signal: The signal before.
+        values: float32 [C, T].
+        unit: What of the unit before is one of these, float32 [C].
+    """
+    scale_mv = None if signal.scale_mv is None else signal.scale_mv * unit
+    return replace(signal, values_mv=values, scale_mv=scale_mv)
 
 
 def _read_column(path: str) -> np.ndarray:

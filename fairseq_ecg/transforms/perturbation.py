@@ -7,7 +7,6 @@ arithmetic: each segment of a batch draws from its own generator, then all are c
 
 import abc
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ import numpy as np
 
 from fairseq_ecg import transforms
 from fairseq_ecg._discover import import_public_modules
-from fairseq_ecg.data.signal import EcgSignal
+from fairseq_ecg._near_misses import near_misses
+from fairseq_ecg.data.signal import MILLIVOLTS, EcgSignal
 
 _PERTURBATIONS: dict[str, "type[Perturbation]"] = {}
 
@@ -76,6 +76,24 @@ class Perturbation(abc.ABC):
             ValueError: If it cannot; names the key of the task and the way out.
         """
         del rate_hz, leads
+
+    def remark(self, unit: str) -> str | None:
+        """Return what the user of recordings in some unit should know, or None.
+
+        Args:
+            unit: Of the samples that are perturbed.
+        """
+        keys = [
+            f"task.{key}={getattr(self, key):g}"
+            for key, field in options_of(type(self)).items()
+            if field.metadata["unit"] == MILLIVOLTS
+        ]
+        if unit == MILLIVOLTS or not keys:
+            return None
+        return (
+            f"{', '.join(keys)}: meant in {MILLIVOLTS}, but the recordings are in {unit} when they "
+            f"are perturbed, so these are {unit} too; scale them accordingly"
+        )
 
     def __call__(self, signal: EcgSignal, rng: np.random.Generator) -> EcgSignal:
         """Perturb one signal in place: a batch of one."""
@@ -204,21 +222,21 @@ def build_perturbation(name: str, p: float, options: Mapping[str, Any]) -> Pertu
     Args:
         name: Name in the configuration.
         p: Probability that it is applied to a segment.
-        options: Values by key; the keys of other perturbations are passed over.
+        options: Values by key, None for a default; those of other perturbations are passed over.
 
     Raises:
         ValueError: If there is no such perturbation, or a value is out of range; names the key.
     """
     known = available_perturbations()
     if name not in known:
-        near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+        near = near_misses(name, known)
         hint = f"near: {', '.join(near)}; " if near else ""
         raise ValueError(
             f"task.perturbation_mode: no {name!r}; {hint}there are: {', '.join(known)}"
         )
     if not 0 <= p <= 1:
         raise ValueError(f"task.p must lie in [0, 1], but {name} has {p}")
-    own = {key: options[key] for key in options_of(known[name]) if key in options}
+    own = {key: options[key] for key in options_of(known[name]) if options.get(key) is not None}
     try:
         return known[name](**own, p=p)
     except ValueError as error:

@@ -4,15 +4,15 @@ Before: data/sources.py (a window of a recording). After: data/dataset.py (an it
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.signal import EcgSignal
-from fairseq_ecg.transforms.filter import clean
+from fairseq_ecg.transforms.filter import bandpass, clean
 from fairseq_ecg.transforms.lead_selection import SelectLeads
-from fairseq_ecg.transforms.normalize import Standardize
+from fairseq_ecg.transforms.normalize import Standardize, StandardizeWindow
 from fairseq_ecg.transforms.perturbation import Perturbation
 
 Transform = Callable[[EcgSignal, np.random.Generator], EcgSignal]
@@ -24,7 +24,25 @@ class Clean:
 
     def __call__(self, signal: EcgSignal, rng: np.random.Generator) -> EcgSignal:
         """Return the filtered signal, float32 [C, T], mV."""
-        return EcgSignal(clean(signal.values_mv, signal.rate_hz), signal.rate_hz, signal.leads)
+        return replace(signal, values_mv=clean(signal.values_mv, signal.rate_hz))
+
+
+@dataclass(frozen=True)
+class Band:
+    """Keep a band of frequencies (see ``transforms/filter.py``).
+
+    Args:
+        low_hz: Frequencies below are removed; None keeps them.
+        high_hz: Frequencies above are removed; None keeps them.
+    """
+
+    low_hz: float | None
+    high_hz: float | None
+
+    def __call__(self, signal: EcgSignal, rng: np.random.Generator) -> EcgSignal:
+        """Return the filtered signal, float32 [C, T], mV."""
+        values = bandpass(signal.values_mv, signal.rate_hz, self.low_hz, self.high_hz)
+        return replace(signal, values_mv=values)
 
 
 @dataclass(frozen=True)
@@ -69,7 +87,8 @@ def build_pipeline(
     rows: Sequence[int],
     pad_leads: bool = False,
     filter_signal: bool = False,
-    standardize: Standardize | None = None,
+    band: Band | None = None,
+    standardize: Standardize | StandardizeWindow | None = None,
     perturbations: Sequence[Transform] = (),
 ) -> Pipeline:
     """Put the transforms of a run into their order.
@@ -78,7 +97,8 @@ def build_pipeline(
         rows: Standard leads to keep, 0..11.
         pad_leads: Keep all twelve rows and silence the others.
         filter_signal: Apply ``Clean``.
-        standardize: Statistics to scale by, if any.
+        band: Frequencies to keep, if not all.
+        standardize: How to scale, if at all.
         perturbations: Random transforms, for training only.
     """
     transforms: list[Transform] = []
@@ -86,6 +106,5 @@ def build_pipeline(
         transforms.append(SelectLeads(tuple(rows), pad_leads))
     if filter_signal:
         transforms.append(Clean())
-    if standardize is not None:
-        transforms.append(standardize)
+    transforms += [chosen for chosen in (band, standardize) if chosen is not None]
     return Pipeline((*transforms, *perturbations))

@@ -8,6 +8,7 @@ from fairseq_ecg.cli import perturb
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.transforms.noise import BaselineWander, EmgNoise, PowerlineNoise
 from fairseq_ecg.transforms.perturbation import available_perturbations
+from fairseq_ecg.transforms.recognition import FORMS
 from tests.builds import write_record
 
 
@@ -97,6 +98,30 @@ def test_a_wfdb_record_and_a_segment_of_fairseq_signals_can_be_drawn(tmp_path, p
 def test_what_cannot_be_drawn_is_refused_by_name(tmp_path, words, message):
     args = parse(["--out", tmp_path / "out", *words])
     with pytest.raises(ValueError, match=message):
+        args.run(args)
+
+
+def test_the_forms_of_a_lead_are_drawn_instead(tmp_path, capsys, monkeypatch):
+    caught = []
+    drawn = perturb.plot_perturbation
+    monkeypatch.setattr(
+        perturb, "plot_perturbation", lambda *a, **k: caught.append(a) or drawn(*a, **k)
+    )
+    args = parse(["--out", tmp_path, "--transforms", "V2", "--segment-s", 4, "--dpi", 30])
+    assert args.run(args) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'transforms.png'}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["transforms.png"]
+    ((before, after, _),) = caught
+    assert before.leads == after.leads == FORMS
+    lead = perturb.made_up(4.0).values_mv[STANDARD_LEADS.index("V2")]
+    np.testing.assert_array_equal(before.values_mv, np.tile(lead, (7, 1)))
+    np.testing.assert_array_equal(after.values_mv[3], -lead)
+    assert len({row.tobytes() for row in after.values_mv}) == 7
+
+
+def test_forms_of_a_lead_that_is_not_there_are_refused(tmp_path):
+    args = parse(["--out", tmp_path, "--transforms", "V9"])
+    with pytest.raises(ValueError, match="--transforms must be one of I, II, .*, but is V9"):
         args.run(args)
 
 

@@ -1,9 +1,5 @@
-import pytest
-
 from fairseq_ecg.cli.main import main
 from tests.corpora.test_code_15 import write_code_15
-
-pytest.importorskip("h5py")
 
 
 def test_the_command_writes_segments(tmp_path, capsys):

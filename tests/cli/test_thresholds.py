@@ -10,6 +10,7 @@ import fairseq_ecg
 from fairseq_ecg.cli.main import main
 from fairseq_ecg.cli.thresholds import choose_thresholds, read_thresholds, write_thresholds
 from fairseq_ecg.evaluation import evaluate
+from fairseq_ecg.metrics.multilabel import decide, f_beta_g_beta
 from fairseq_ecg.metrics.thresholds import search_f_measure
 from tests.recordings import write_tone_store
 from tests.runs import logged, train
@@ -144,9 +145,17 @@ def test_the_other_scores_and_their_refusals(checkpoint, data, tmp_path, capsys)
     exact = choose_thresholds(checkpoint, str(data), score="exact", score_per="segment")
     assert exact.rows == 26
     assert exact.value >= exact.value_at_default
+    for score, position in (("f_beta", 0), ("g_beta", 1)):
+        found = choose_thresholds(checkpoint, str(data), score=score)
+        result = evaluate(checkpoint, str(data), "valid", threshold=found.thresholds)
+        assert found.value == result.metrics[score] >= found.value_at_default
+        decisions = decide(result.probability, list(found.thresholds.values()), fallback=True)
+        assert found.value == f_beta_g_beta(result.truth, decisions)[position]
     with pytest.raises(ValueError, match="needs the 26 classes of CinC 2021.*--score f1"):
         choose_thresholds(checkpoint, str(data), score="cinc")
-    with pytest.raises(ValueError, match="no score is called 'f3'; scores: f1, f2, cinc, exact"):
+    with pytest.raises(
+        ValueError, match="no score is called 'f3'; scores: f1, f2, f_beta, g_beta, .*"
+    ):
         choose_thresholds(checkpoint, str(data), score="f3")
     words = ["thresholds", checkpoint, str(data), "--split", "test", "--out", str(tmp_path / "t")]
     assert main(words) == 0

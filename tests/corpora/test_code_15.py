@@ -1,5 +1,6 @@
 """CODE-15%: tracings found by their id, padding taken off, twice the millivolts halved."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -7,8 +8,6 @@ from fairseq_ecg.corpora._base import CorpusError, get_corpus
 from fairseq_ecg.corpora._build import build_manifest
 from fairseq_ecg.data.ledger import read_ledger
 from fairseq_ecg.data.store import Store
-
-h5py = pytest.importorskip("h5py")
 
 HEADER = (
     "exam_id,age,is_male,nn_predicted_age,1dAVb,RBBB,LBBB,SB,ST,AF,patient_id,death,timey,"

@@ -255,14 +255,16 @@ def test_epoch_metrics_are_scikit_learns_and_the_challenges(average):
 
 @pytest.mark.parametrize("auc", [False, True])
 @pytest.mark.parametrize("cinc", [False, True])
-def test_the_names_promised_before_a_run_are_those_a_validation_logs(tmp_path, auc, cinc):
+@pytest.mark.parametrize("f", [False, True])
+def test_the_names_promised_before_a_run_are_those_a_validation_logs(tmp_path, auc, cinc, f):
     """``checkpoint.best_checkpoint_metric`` is checked against this promise."""
     names = challenge_labels()
     folder = write_folder(tmp_path, [100] * 26, labels=names)
     (folder / "labels.txt").write_text("".join(f"{name}\n" for name in names))
     task = make_task("ecg_classification", folder)
     cfg = OmegaConf.structured(CRITERION_DATACLASS_REGISTRY[NAME])
-    cfg = OmegaConf.merge(cfg, {"_name": NAME, "report_auc": auc, "report_cinc_score": cinc})
+    asked = {"report_auc": auc, "report_cinc_score": cinc, "report_f_max": f, "report_f_beta": f}
+    cfg = OmegaConf.merge(cfg, {"_name": NAME, **asked})
     crit = task.build_criterion(cfg).eval()
     dataset = load(task, "valid")
     task.begin_valid_epoch(1, None)
@@ -279,6 +281,7 @@ def test_the_names_promised_before_a_run_are_those_a_validation_logs(tmp_path, a
     promised = BinaryCrossEntropyWithLogits.validation_metrics(cfg)
     assert len(set(promised)) == len(promised)
     assert own == set(promised)
+    assert {"f_max", "f_beta", "g_beta"}.isdisjoint(promised) != f
     assert all(not math.isnan(stats[name]) for name in promised)
 
 

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from fairseq_ecg.criterions.cmsc import CmscCriterion, pair_loss
-from tests.contrasts import Given, check_gathering, criterion, sample, unit, vectors
+from tests.contrasts import (
+    Given,
+    check_dummy_takes_no_part,
+    check_gathering,
+    criterion,
+    sample,
+    unit,
+    vectors,
+)
 
 PATIENTS = {1: [[4]], 2: [[4, 5], [4, 4]], 5: [[1, 2, 3, 4, 5], [1, 2, 1, 4, 1], [1, 1, 2, 2, 2]]}
 GRID = [
@@ -134,6 +142,16 @@ def test_gradients_are_those_of_finite_differences_of_the_loss_of_directions():
 def test_gathering_over_unequal_processes_equals_one_batch(keys, tmp_path):
     batch = sample(6, patient_id=[1, 1, 2, 2, 1, 1], **keys)
     check_gathering(tmp_path, "cmsc", vectors(6, 5), batch, split=4)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"segment": [0, 1] * 3}, {"view": [0, 1] * 3, "n_views": 2}],
+    ids=["pairs", "views"],
+)
+def test_a_process_without_a_batch_of_its_own_adds_nothing_to_compare_with(keys, tmp_path):
+    batch = sample(6, patient_id=[1, 1, 2, 2, 1, 1], **keys)
+    check_dummy_takes_no_part(tmp_path, "cmsc", vectors(6, 5), batch, split=4)
 
 
 def test_a_batch_without_views_is_refused():

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from tests.contrasts import Given, check_gathering, criterion, sample, unit, vectors
+from tests.contrasts import (
+    Given,
+    check_dummy_takes_no_part,
+    check_gathering,
+    criterion,
+    sample,
+    unit,
+    vectors,
+)
 
 
 def slow_3kg(rows, patients, temp=0.1):
@@ -48,6 +56,10 @@ def test_with_one_segment_per_patient_it_is_simclr():
 
 def test_gathering_over_unequal_processes_equals_one_batch(tmp_path):
     check_gathering(tmp_path, "3kg", vectors(6, 5), batch([1, 2, 1]), split=4)
+
+
+def test_a_process_without_a_batch_of_its_own_adds_nothing_to_compare_with(tmp_path):
+    check_dummy_takes_no_part(tmp_path, "3kg", vectors(6, 5), batch([1, 2, 1]), split=4)
 
 
 def test_a_batch_without_copies_is_refused():

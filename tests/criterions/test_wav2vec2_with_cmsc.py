@@ -13,9 +13,10 @@ from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
 from fairseq_ecg.criterions._contrast import normalize_detached
+from fairseq_ecg.criterions._gather import keys_of_rows
 from fairseq_ecg.criterions.cmsc import pair_loss
 from fairseq_ecg.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion, cmsc_loss
-from tests.golden import FOLDERS, RELATIVE, load
+from tests.golden import FOLDERS, RELATIVE, UNPADDED, load
 
 
 @pytest.fixture(scope="module", params=FOLDERS)
@@ -140,10 +141,12 @@ def test_logged_values_are_bits_per_masked_frame_and_plain_floats(golden, report
         ), name
 
 
-def test_the_step_reads_nothing_back_from_the_device(golden, monkeypatch):
-    """``.item()``, ``float()`` and ``.tolist()`` of a tensor would wait for the device."""
-    if golden.padding_mask is not None:
-        pytest.skip("padding needs one look at the mask")
+def test_the_step_reads_nothing_back_from_the_device(shared, monkeypatch):
+    """``.item()``, ``float()`` and ``.tolist()`` of a tensor would wait for the device.
+
+    Padding needs one look at the mask, so nothing is padded here.
+    """
+    golden = load(shared / "golden" / UNPADDED)
     model = golden.model()
     criterion = Wav2Vec2WithCmscCriterion(None, **golden.expected["criterion"])
     sample = golden.sample()
@@ -169,6 +172,13 @@ def test_a_batch_without_pairs_is_refused(golden):
         Wav2Vec2WithCmscCriterion(None)(golden.model(), sample)
 
 
+def test_a_batch_that_only_fills_up_has_no_segments_to_compare(golden):
+    criterion = Wav2Vec2WithCmscCriterion(None, **golden.expected["criterion"])
+    log = criterion(golden.model(), {**golden.sample(), "dummy": True})[2]
+    assert log["loss_3"] == 0
+    assert log["loss_0"] > 0
+
+
 def test_it_is_built_by_its_name_with_the_references_keys(golden):
     cfg = OmegaConf.create({"_name": "wav2vec2_with_cmsc", **golden.expected["criterion"]})
     criterion = build_criterion(cfg, None)
@@ -176,20 +186,21 @@ def test_it_is_built_by_its_name_with_the_references_keys(golden):
     assert criterion.cmsc_weight == 1.0
 
 
-def _gathered_worker(rank, file, vectors, patients, segments, queue):
+def _gathered_worker(rank, file, vectors, patients, segments, dummy, queue):
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     rows = slice(0, 4) if rank == 0 else slice(4, 6)  # processes with unequal batches
     mine = vectors[rows].clone().requires_grad_()
-    loss = cmsc_loss(mine[:, None], None, patients[rows], segments[rows], all_gather=True)
+    sample = {"patient_id": patients[rows], "segment": segments[rows], "dummy": rank == dummy}
+    keys = keys_of_rows(sample, ("patient_id", "segment"))
+    loss = cmsc_loss(mine[:, None], None, **keys, all_gather=True) * (rank != dummy)
     loss.backward()
     queue.put((rank, loss.item(), mine.grad.tolist()))
     dist.barrier()
     dist.destroy_process_group()
 
 
-def test_gathering_over_two_processes_equals_one_large_batch(tmp_path):
-    vectors = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
-    patients, segments = torch.tensor([1, 1, 2, 2, 3, 3]), torch.tensor([0, 1] * 3)
+def gathered(folder, vectors, patients, segments, dummy=None):
+    """Return (rank, loss, gradient) of two processes; the batch of ``dummy`` only fills up."""
     context = mp.get_context(
         "forkserver"
     )  # a fork of this process would inherit autograd's threads
@@ -197,7 +208,7 @@ def test_gathering_over_two_processes_equals_one_large_batch(tmp_path):
     processes = [
         context.Process(
             target=_gathered_worker,
-            args=(rank, os.fspath(tmp_path / "meet"), vectors, patients, segments, queue),
+            args=(rank, os.fspath(folder / "meet"), vectors, patients, segments, dummy, queue),
         )
         for rank in range(2)
     ]
@@ -206,6 +217,29 @@ def test_gathering_over_two_processes_equals_one_large_batch(tmp_path):
     results = sorted(queue.get(timeout=60) for _ in processes)
     for process in processes:
         process.join(60)
+    return results
+
+
+@pytest.fixture
+def pairs():
+    vectors = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    return vectors, torch.tensor([1, 1, 2, 2, 3, 3]), torch.tensor([0, 1] * 3)
+
+
+def test_a_process_without_a_batch_of_its_own_adds_nothing_to_compare_with(pairs, tmp_path):
+    first, second = gathered(tmp_path, *pairs, dummy=1)
+    vectors, patients, segments = (values[:4] for values in pairs)
+    alone = vectors.clone().requires_grad_()
+    loss = cmsc_loss(alone[:, None], None, patients, segments)
+    loss.backward()
+    assert first[1] == pytest.approx(loss.item(), rel=1e-6)
+    assert torch.allclose(torch.tensor(first[2]), alone.grad, atol=1e-6)
+    assert not torch.tensor(second[2]).any()
+
+
+def test_gathering_over_two_processes_equals_one_large_batch(pairs, tmp_path):
+    vectors, patients, segments = pairs
+    results = gathered(tmp_path, *pairs)
     whole = vectors.clone().requires_grad_()
     loss = cmsc_loss(whole[:, None], None, patients, segments)
     loss.backward()

@@ -1,17 +1,20 @@
-"""Windows, batches, keyed randomness, collation and wrappers, on recordings that count up."""
+"""Batches, keyed randomness, collation and wrappers, on recordings that count up."""
 
 import numpy as np
 import pytest
 import torch
 from fairseq.data import FairseqDataset
 
-from fairseq_ecg.data.collate import collate
-from fairseq_ecg.data.dataset import EcgDataset, central_windows, cut_windows
+from fairseq_ecg.data.block_mask import BlockMask
+from fairseq_ecg.data.collate import Padding, collate
+from fairseq_ecg.data.dataset import EcgDataset
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.signal import EcgSignal
+from fairseq_ecg.data.windows import cut_windows, random_windows, spread_windows
 from fairseq_ecg.data.wrappers import (
     DrawnViews,
     LabelledDataset,
+    MaskedSegments,
     ProbesAndGallery,
     SegmentPairs,
     pair_windows,
@@ -40,6 +43,9 @@ class CountingSource:
     def identity(self, row):
         return row
 
+    def scale_mv(self, row):
+        return np.full(12, row + 1, dtype=np.float32)
+
 
 def add_noise(signal, rng):
     signal.values_mv[:] += rng.random(signal.values_mv.shape, dtype=np.float32)
@@ -50,22 +56,14 @@ def unchanged(signal, rng):
     return signal
 
 
-def make(lengths, window=None, transform=unchanged, **options):
+def make(lengths, window=None, transform=unchanged, cut=cut_windows, **options):
     source = CountingSource(lengths)
     pipeline = Pipeline((transform,))
-    return EcgDataset(source, cut_windows(source.n_samples, window), pipeline, **options)
+    return EcgDataset(source, cut(source.n_samples, window), pipeline, **options)
 
 
-def test_windows_cover_whole_recordings_and_keep_short_ones():
-    windows = cut_windows(np.array([25, 10, 7, 39]), 10)
-    assert windows.row.tolist() == [0, 0, 1, 2, 3, 3, 3]
-    assert windows.start.tolist() == [0, 10, 0, 0, 0, 10, 20]
-    assert windows.length.tolist() == [10, 10, 10, 7, 10, 10, 10]
-
-
-def test_a_window_without_samples_is_refused():
-    with pytest.raises(ValueError, match="at least one sample, got 0"):
-        cut_windows(np.array([10]), 0)
+def whole_batch(dataset):
+    return dataset.collater(dataset.__getitems__(range(len(dataset))))
 
 
 @pytest.mark.parametrize("count", [1, 5, 8, 13, 16])
@@ -221,6 +219,160 @@ def test_training_crops_move_with_the_epoch():
     assert len(starts) > 5
 
 
+@pytest.mark.parametrize(("centre", "before"), [(False, [0, 0, 0]), (True, [1, 0, 2])])
+def test_items_are_padded_to_one_length_behind_or_at_both_ends(centre, before):
+    dataset = make([7, 10, 5], padding=Padding(10, centre))
+    assert dataset.sizes.tolist() == [10, 10, 10]
+    net_input = whole_batch(dataset)["net_input"]
+    for row, (n, first) in enumerate(zip([7, 10, 5], before, strict=True)):
+        inside = np.zeros(10, dtype=bool)
+        inside[first : first + n] = True
+        assert (~net_input["padding_mask"][row]).tolist() == inside.tolist()
+        source = net_input["source"][row, 4].numpy()
+        assert source[inside].tolist() == (1000 * row + np.arange(n)).tolist()
+        assert not source[~inside].any()
+
+
+def test_items_of_the_length_they_are_padded_to_have_no_mask_and_are_not_copied():
+    dataset = make([10, 10], padding=Padding(10, centre=True))
+    items = dataset.__getitems__([0, 1])
+    net_input = dataset.collater(items)["net_input"]
+    assert "padding_mask" not in net_input
+    assert net_input["source"].data_ptr() == items[0]["source"].ctypes.data
+
+
+def test_the_scale_of_the_samples_is_there_for_who_asks():
+    assert whole_batch(make([10, 10], with_scale=True))["scale_mv"].tolist() == [
+        [1] * 12,
+        [2] * 12,
+    ]
+    assert "scale_mv" not in whole_batch(make([10, 10]))
+
+
+# --- random windows -------------------------------------------------------------------------------
+
+
+def starts(dataset):
+    return [int(item["source"][0, 0]) % 1000 for item in map(dataset.__getitem__, range(3))]
+
+
+def test_random_windows_move_with_the_epoch_and_stay_inside_the_recording():
+    dataset = make([50, 10, 12], 10, cut=random_windows, training=True)
+    seen = []
+    for epoch in range(1, 60):
+        dataset.set_epoch(epoch)
+        seen.append(starts(dataset))
+        assert seen[-1] == starts(dataset)
+    first, second, third = zip(*seen, strict=True)
+    assert len(set(first)) > 25
+    assert min(first) < 4
+    assert max(first) > 36
+    assert max(first) <= 40
+    assert set(second) == {0}
+    assert set(third) == {0, 1, 2}
+
+
+def test_random_windows_depend_on_the_seed_and_are_read_alone():
+    read = []
+
+    class Watched(CountingSource):
+        def read(self, row, start, stop, out=None):
+            read.append(stop - start)
+            return super().read(row, start, stop, out)
+
+    source = Watched([500] * 3)
+    one, other = (
+        EcgDataset(source, random_windows(source.n_samples, 10), Pipeline(), seed=s, training=True)
+        for s in (1, 2)
+    )
+    assert starts(one) != starts(other)
+    assert set(read) == {10}
+
+
+def test_the_views_of_a_segment_show_the_same_random_window():
+    dataset = DrawnViews(make([500] * 3, 10, cut=random_windows, training=True))
+    source = whole_batch(dataset)["net_input"]["source"]
+    assert torch.equal(source[::2], source[1::2])
+
+
+# --- hidden blocks --------------------------------------------------------------------------------
+
+
+def masked(lengths, window=20, padding=None, mode="time", **options):
+    segments = make(lengths, window, padding=padding, **options)
+    return MaskedSegments(segments, BlockMask(block=2, ratio=0.5, mode=mode))
+
+
+def test_masks_are_part_of_the_input_and_the_samples_are_all_there():
+    net_input = whole_batch(masked([20] * 3, mode="time_and_lead"))["net_input"]
+    assert net_input["mask"].shape == net_input["lead_mask"].shape == (3, 12, 10)
+    assert net_input["mask"].dtype == torch.bool
+    assert net_input["source"][2, 0].tolist() == list(range(2000, 2020))
+    assert "lead_mask" not in whole_batch(masked([20] * 3))["net_input"]
+
+
+@pytest.mark.parametrize("centre", [False, True])
+def test_no_block_is_hidden_that_is_padding_from_end_to_end(centre):
+    dataset = masked([9, 20, 4], padding=Padding(20, centre))
+    net_input = whole_batch(dataset)["net_input"]
+    padded_blocks = net_input["padding_mask"].view(3, 10, 2).all(2)
+    assert net_input["mask"].shape == (3, 12, 10)
+    assert not (net_input["mask"][:, 0] & padded_blocks).any()
+    n_candidates = (~padded_blocks).sum(1)
+    expected = [max(1, round(0.5 * int(n))) for n in n_candidates]
+    assert net_input["mask"][:, 0].sum(1).tolist() == expected
+
+
+def test_items_that_are_padded_to_their_batch_hide_the_same_blocks_in_any_batch():
+    dataset = masked([9, 20, 14], window=None)
+    together = whole_batch(dataset)["net_input"]["mask"]
+    assert together.shape == (3, 12, 10)
+    for row, n_blocks in enumerate([4, 10, 7]):
+        alone = dataset.collater([dataset[row]])["net_input"]["mask"]
+        assert alone.shape == (1, 12, n_blocks)
+        assert torch.equal(together[row, :, :n_blocks], alone[0])
+        assert not together[row, :, n_blocks:].any()
+
+
+def masks_of(dataset, epoch=1):
+    dataset.set_epoch(epoch)
+    return whole_batch(dataset)["net_input"]["mask"]
+
+
+def test_masks_of_training_depend_on_seed_epoch_and_index():
+    first = masks_of(masked([40] * 3, training=True))
+    assert len({row.numpy().tobytes() for row in first}) == 6
+    assert torch.equal(first, masks_of(masked([40] * 3, training=True)))
+    assert not torch.equal(first, masks_of(masked([40] * 3, training=True), epoch=2))
+    assert not torch.equal(first, masks_of(masked([40] * 3, training=True, seed=2)))
+
+
+def test_masks_of_validation_depend_on_name_and_start_of_the_window_only():
+    first = masks_of(masked([40] * 3))
+    assert len({row.numpy().tobytes() for row in first}) == 6
+    assert torch.equal(first, masks_of(masked([40] * 3, seed=2), epoch=5))
+    again = masks_of(masked([40] * 3, cut=lambda n, window: spread_windows(n, window, 2)))
+    assert torch.equal(first, again)
+    other = masked([40] * 3)
+    other.dataset.source.names = ["r2", "r0", "r1"]
+    assert torch.equal(masks_of(other)[2:4], first[:2])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_masks_and_random_windows_are_the_same_for_any_number_of_workers(training):
+    dataset = masked([50] * 6, cut=random_windows, training=training, mode="lead_time")
+    batches = []
+    for workers in (0, 2):
+        dataset.set_epoch(3)
+        loader = torch.utils.data.DataLoader(
+            dataset, batch_size=4, collate_fn=dataset.collater, num_workers=workers
+        )
+        batches.append([batch["net_input"] for batch in loader])
+    for alone, helped in zip(*batches, strict=True):
+        assert torch.equal(alone["source"], helped["source"])
+        assert torch.equal(alone["mask"], helped["mask"])
+
+
 def test_no_items_are_an_empty_batch():
     dataset = make([10])
     assert dataset.collater(dataset.__getitems__([])) == {}
@@ -259,16 +411,6 @@ def test_signals_reach_the_transform_with_rate_and_leads():
 
     make([10], transform=look)[0]
     assert seen == [(100.0, STANDARD_LEADS, np.float32)]
-
-
-def test_central_windows_are_the_middle_of_each_recording():
-    windows = central_windows(np.array([50, 10, 7, 21]), 10)
-    assert windows.row.tolist() == [0, 1, 2, 3]
-    assert windows.start.tolist() == [20, 0, 0, 5]
-    assert windows.length.tolist() == [10, 10, 7, 10]
-    assert central_windows(np.array([50, 7])).length.tolist() == [50, 7]
-    with pytest.raises(ValueError, match="at least one sample, got 0"):
-        central_windows(np.array([50]), 0)
 
 
 def test_probes_and_gallery_run_on_and_keep_the_order_asked_for():

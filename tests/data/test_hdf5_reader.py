@@ -1,5 +1,6 @@
 import builtins
 
+import h5py
 import numpy as np
 import pytest
 
@@ -10,8 +11,6 @@ from fairseq_ecg.data.hdf5_reader import (
     strip_padding,
 )
 from fairseq_ecg.data.record_file import RecordError
-
-h5py = pytest.importorskip("h5py")
 
 
 def write(path, ids=(5, 0), n_samples=40, **datasets):

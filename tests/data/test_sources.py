@@ -1,5 +1,7 @@
 """Folders of every kind as they lie, their unit, and standardising while reading."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.io
@@ -9,7 +11,7 @@ from fairseq_ecg.data.ingest import BuildOptions, RecordEntry
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.manifest import read_manifest, write_manifest
 from fairseq_ecg.data.record_file import RecordError
-from fairseq_ecg.data.sources import StandardizedSource, open_source
+from fairseq_ecg.data.sources import PersonStandardizedSource, StandardizedSource, open_source
 from tests.builds import make_adu, write_record
 from tests.recordings import millivolts, write_folder, write_mat
 
@@ -56,6 +58,7 @@ def test_public_output_is_in_standard_deviations(shared, tmp_path):
     lines = [f"\t{root}"] + [f"{p.name}\t2500" for p in sorted(root.glob("*.mat"))]
     source = open_tsv(tmp_path, "\n".join(lines) + "\n")
     assert (source.unit, source.rate_hz) == ("standard deviations", 500)
+    assert np.isnan(source.scale_mv(0)).all()
     assert sorted({source.label_row(row) for row in range(14)}) == list(range(10))
     expected = scipy.io.loadmat(root / source.names[5])["feats"].astype(np.float32)
     np.testing.assert_array_equal(source.read(5, 0, 2500), expected)
@@ -99,6 +102,8 @@ def test_standardising_while_reading_is_that_of_the_whole_recording(tmp_path, n_
     assert source.read(0, 0, n_samples, out=out) is out
     np.testing.assert_array_equal(out, expected)
     assert (out[4] == 0).all()
+    expected_scale = values.astype(np.float64).std(axis=1)
+    np.testing.assert_allclose(source.scale_mv(0), expected_scale, rtol=1e-6, atol=1e-12)
 
 
 def test_both_ways_to_standard_deviations_differ_by_the_rounding_of_millivolts_only(tmp_path):
@@ -154,3 +159,78 @@ def test_without_patients_the_segments_of_one_recording_have_one(tmp_path):
         write_mat(tmp_path / f"r_{segment}.mat", 0, 0, 50, idx=7)
     source = open_tsv(tmp_path, f"{tmp_path}\nmat\nr\t50\t0\t0,1\n")
     assert [source.patient(row) for row in range(2)] == [7, 7]
+
+
+# --- scaling by person --------------------------------------------------------------------------
+
+
+def slow_person(recordings):
+    """Mean of all samples and deviation of the central 95 %, lead by lead, in float64."""
+    means, stds = [], []
+    for lead in range(12):
+        samples = sorted(float(v) for values in recordings for v in values[lead])
+        n = len(samples)
+        central = samples[int(0.025 * n) : max(int(0.975 * n), 1)]
+        centre = sum(central) / len(central)
+        means.append(sum(samples) / n)
+        stds.append(math.sqrt(sum((v - centre) ** 2 for v in central) / len(central)))
+    return np.array(means)[:, None], np.array(stds)[:, None]
+
+
+@pytest.mark.parametrize("lengths", [(1, 1, 1), (40, 41, 3), (150, 90, 70)])
+@pytest.mark.parametrize("leads", [STANDARD_LEADS, ("II", "V3")])
+def test_scaling_by_person_takes_all_recordings_of_the_store(tmp_path, lengths, leads):
+    entries, values = [], {}
+    for i, (patient, n) in enumerate(zip("aab", lengths, strict=True)):
+        name = f"r{i}"
+        adu = make_adu(i, n_samples=n)
+        write_record(tmp_path / "in", name, adu)
+        values[name] = (adu / 1000).astype(np.float32)
+        entries.append(RecordEntry(name, name, patient, "train"))
+    options = BuildOptions(min_seconds=0.0, leads=leads, flat_leads="keep_all")
+    build_store(entries, tmp_path / "in", tmp_path, options)
+    write_manifest(tmp_path / "x.tsv", "store", [("r0", lengths[0]), ("r2", lengths[2])])
+    source = PersonStandardizedSource(open_source(read_manifest(tmp_path / "x.tsv")))
+    assert source.unit == "standard deviations"
+    rows = np.array([lead in leads for lead in STANDARD_LEADS])[:, None]
+    for row, names in enumerate((["r0", "r1"], ["r2"])):  # r1 is not in the manifest
+        recordings = [np.where(rows, values[name], 0) for name in names]
+        mean, std = slow_person(recordings)
+        expected = np.where(std > 0, (recordings[0] - mean) / np.where(std > 0, std, 1), 0)
+        found = source.read(row, 0, recordings[0].shape[1])
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(source.scale_mv(row), std[:, 0], rtol=1e-4, atol=1e-6)
+        half = recordings[0].shape[1] // 2
+        np.testing.assert_array_equal(source.read(row, half, half + 1), found[:, half : half + 1])
+
+
+def test_an_artefact_does_not_shrink_the_rest_of_the_person(tmp_path):
+    adu = make_adu(0, n_samples=2000)
+    adu[:, 500:510] = 30000
+    write_record(tmp_path / "in", "r", adu)
+    build_store([RecordEntry("r", "r", "p", "train")], tmp_path / "in", tmp_path)
+    write_manifest(tmp_path / "x.tsv", "store", [("r", 2000)])
+    inner = open_source(read_manifest(tmp_path / "x.tsv"))
+    scale = {
+        source.kind: source.scale_mv(0)
+        for source in (StandardizedSource(inner), PersonStandardizedSource(inner))
+    }
+    assert (scale["person"] < 0.6 * scale["record"]).all()
+
+
+def test_files_are_scaled_by_the_patient_inside_them(tmp_path):
+    for i, patient in enumerate((7, 8, 7)):
+        write_mat(tmp_path / f"s{i}.mat", i, 0, 100, patient_id=patient)
+    lines = "".join(f"s{i}.mat\t100\n" for i in range(3))
+    source = PersonStandardizedSource(open_tsv(tmp_path, f"{tmp_path}\n{lines}"))
+    both = [millivolts(i, 0, 100) for i in (0, 2)]
+    mean, std = slow_person(both)
+    np.testing.assert_allclose(source.read(2, 0, 100), (both[1] - mean) / std, rtol=1e-4, atol=1e-4)
+    assert source.patient(2) == 7
+
+
+def test_scaling_by_person_is_refused_where_it_was_done(tmp_path):
+    write_mat(tmp_path / "a.mat", 0, 0, 50, idx=0, **STATISTICS)
+    source = open_tsv(tmp_path, f"{tmp_path}\na.mat\t50\n")
+    with pytest.raises(ValueError, match=r"task\.standardize=person needs recordings in mV"):
+        PersonStandardizedSource(source)

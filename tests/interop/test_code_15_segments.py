@@ -11,8 +11,6 @@ from fairseq_ecg.data.store import Store
 from fairseq_ecg.interop.code_15_segments import PreprocessError, preprocess_code_15
 from tests.corpora.test_code_15 import write_code_15
 
-pytest.importorskip("h5py")
-
 
 @pytest.fixture(scope="module")
 def both(shared, tmp_path_factory):

@@ -9,8 +9,10 @@ from fairseq.models import build_model
 from omegaconf import OmegaConf
 
 from fairseq_ecg.checkpoint import CheckpointError, load_pretrained, read_checkpoint
+from fairseq_ecg.conversion import convert_checkpoint
 from fairseq_ecg.interop.fairseq_signals import KINDS, convert
 from tests.golden import RELATIVE, distance, load
+from tests.tiny import TINY_TRANSFORMER, TINY_WAV2VEC2
 
 POSITIONS = "conv_pos.pos_conv.0."
 NEW = "parametrizations.weight.original"
@@ -108,32 +110,21 @@ def test_its_own_classes_are_read_as_inert_stand_ins(raw, tmp_path, monkeypatch)
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, module.__name__, module)
     model_cfg = {**raw["cfg"]["model"], "extractor_mode": Choice("default")}
-    torch.save({**raw, "cfg": {**raw["cfg"], "model": model_cfg}}, tmp_path / "a.pt")
+    criterion_cfg = {"_name": "binary_cross_entropy_with_logits", "auc_average": Choice("micro")}
+    cfg = {**raw["cfg"], "model": model_cfg, "criterion": criterion_cfg}
+    torch.save({**raw, "cfg": cfg}, tmp_path / "a.pt")
     monkeypatch.delitem(sys.modules, module.__name__)
     checkpoint = read_checkpoint(tmp_path / "a.pt")
     assert checkpoint.model_cfg["extractor_mode"] == "default"
     assert load_pretrained(tmp_path / "a.pt")[0] is not None
+    convert_checkpoint(tmp_path / "a.pt", tmp_path / "b.pt")
+    assert read_checkpoint(tmp_path / "b.pt").criterion_cfg["auc_average"] == "micro"
 
 
 # --- networks of every age and mode, built here from their key names and shapes -------------------
 
-SMALL = {
-    "encoder_layers": 2,
-    "encoder_embed_dim": 8,
-    "encoder_ffn_embed_dim": 12,
-    "encoder_attention_heads": 4,
-    "conv_feature_layers": "[(6, 2, 2)] * 4",
-    "conv_pos": 4,
-    "conv_pos_groups": 2,
-}
-PRETRAINING = {
-    **SMALL,
-    "apply_mask": True,
-    "mask_prob": 0.65,
-    "quantize_targets": True,
-    "final_dim": 4,
-    "latent_vars": 6,
-}
+SMALL = {**TINY_TRANSFORMER, "encoder_layers": 2}
+PRETRAINING = {**TINY_WAV2VEC2, "encoder_layers": 2}
 TASK = {"_name": "ecg_pretraining", "normalize": False, "filter": False, "sample_rate": None}
 OF_2022 = (
     ("encoder.layers.", "encoder.encoder.layers."),
@@ -194,7 +185,7 @@ def test_both_norms_of_the_convolutions_are_told_apart_by_their_keys(tmp_path, n
         None,
     ).eval()
     args = {"model": {"_name": name, **cfg}, "task": TASK}
-    sizes = {"encoder_attention_heads": 1, "encoder_embed_dim": 8, "args": args}
+    sizes = {"encoder_attention_heads": 1, "encoder_embed_dim": 16, "args": args}
     second = foreign(tmp_path / "b.pt", "ecg_transformer_classifier", tuned.state_dict(), sizes)
     again, _ = load_pretrained(second)
     assert again.encoder.encoder.layers[0].self_attn.heads == 4, "heads are those of args"
@@ -204,7 +195,7 @@ def test_both_norms_of_the_convolutions_are_told_apart_by_their_keys(tmp_path, n
 def test_what_a_fine_tuned_model_never_uses_is_left_out(tmp_path):
     inner = network("wav2vec2_cmsc", **PRETRAINING).state_dict()
     state = {f"encoder.{key}": value for key, value in inner.items()}
-    state |= {"proj.weight": torch.zeros(3, 8), "proj.bias": torch.zeros(3)}
+    state |= {"proj.weight": torch.zeros(3, 16), "proj.bias": torch.zeros(3)}
     path = foreign(tmp_path / "a.pt", "linear_projection", state, SMALL)
     model, _ = load_pretrained(path)
     assert model.proj.out_features == 3
@@ -213,9 +204,9 @@ def test_what_a_fine_tuned_model_never_uses_is_left_out(tmp_path):
 
 def test_an_arcface_model_opens(tmp_path):
     inner = network("ecg_transformer", **SMALL).state_dict()
-    state = {f"encoder.{key}": value for key, value in inner.items()} | {"kernel": torch.eye(5, 8)}
+    state = {f"encoder.{key}": value for key, value in inner.items()} | {"kernel": torch.eye(5, 16)}
     model, _ = load_pretrained(foreign(tmp_path / "a.pt", "arcface", state, SMALL))
-    assert torch.equal(model.kernel, torch.eye(5, 8))
+    assert torch.equal(model.kernel, torch.eye(5, 16))
 
 
 @pytest.mark.parametrize("tuned", [False, True])
@@ -233,7 +224,7 @@ def test_the_layout_of_2022_becomes_todays_key_by_key(tmp_path, caplog, tuned):
         }
         state = {f"encoder.{key}": value for key, value in as_of_2022(keys).items()}
         keys = {f"encoder.{key}": value for key, value in keys.items()}
-        head = {"proj.weight": torch.ones(3, 8), "proj.bias": torch.zeros(3)}
+        head = {"proj.weight": torch.ones(3, 16), "proj.bias": torch.zeros(3)}
         name, keys, state = "linear_projection", {**keys, **head}, {**state, **head}
     assert not any("q_proj" in key or "parametrizations" in key for key in state)
     path = foreign(tmp_path / "a.pt", name, state, cfg)
@@ -268,7 +259,7 @@ def test_a_head_that_is_not_known_is_refused_and_its_encoder_can_be_used(
 ):
     inner = network("ecg_transformer", **SMALL)
     state = {f"encoder.{key}": value for key, value in inner.state_dict().items()}
-    state |= {key: torch.zeros(1, 1, 8) for key in keys}
+    state |= {key: torch.zeros(1, 1, 16) for key in keys}
     path = foreign(tmp_path / "a.pt", name, state, SMALL)
     with pytest.raises(
         CheckpointError, match=rf"{what}.*model_path={path}.*convert {path} OUT --enc"

@@ -13,6 +13,7 @@ from fairseq_ecg.metrics.multilabel import (
     auroc_per_class,
     average_precision,
     average_precision_per_class,
+    decide,
     f_beta_g_beta,
     f_measure,
     f_measure_per_class,
@@ -172,6 +173,24 @@ def test_decision_scores_equal_loops_over_the_formulas(n_records, n_classes):
     assert f_beta_g_beta(labels, decisions) == expected
     rows = [all(labels[n] == decisions[n]) for n in range(n_records)]
     assert accuracy_exact(labels, decisions) == pytest.approx(np.mean(rows), abs=1e-12)
+
+
+def test_f_beta_and_g_beta_weigh_records_by_their_number_of_labels():
+    labels, decisions = [[1, 1], [1, 0], [0, 1]], [[1, 0], [1, 1], [0, 1]]
+    # class 1: all right; class 2: TP 1, FP 1, FN 1/2
+    f, g = f_beta_g_beta(labels, decisions)
+    assert f == pytest.approx((1 + 5 / 8) / 2)
+    assert g == pytest.approx((1 + 1 / 3) / 2)
+
+
+def test_a_record_without_a_decision_gets_its_most_likely_class_if_asked():
+    scores = np.array([[0.1, 0.4, 0.4], [0.6, 0.9, 0.1], [0.5, 0.2, 0.3]])
+    plain = decide(scores, [0.5, 0.95, 0.5])
+    assert plain.tolist() == [[False] * 3, [True, False, False], [False] * 3]
+    complete = decide(scores, [0.5, 0.95, 0.5], fallback=True)
+    assert complete.tolist() == [[False, True, False], [True, False, False], [True, False, False]]
+    assert not decide(scores[:, :1], 1.0, fallback=True).any()
+    assert decide(np.zeros((0, 3)), 0.5, fallback=True).shape == (0, 3)
 
 
 def test_f_measure_equals_scikit_learn_and_is_nan_for_an_unused_class():

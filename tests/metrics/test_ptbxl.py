@@ -41,6 +41,13 @@ def test_the_published_f_max_of_the_validation_fold_comes_out(shared):
         assert f_max(tables["y_pred"], tables["y_true"]) == pytest.approx(expected, abs=1e-9)
 
 
+def test_the_published_f_max_does_not_depend_on_whether_a_score_at_the_threshold_decides(shared):
+    with np.load(shared / "data/scoring/ptbxl-all-71/val.npz") as tables:
+        scores, labels = tables["y_pred"], tables["y_true"]
+    below = np.nextafter(np.linspace(0, 1, 101).astype(scores.dtype), np.float32(-1))
+    assert f_max(scores, labels, below) == pytest.approx(f_max(scores, labels), abs=1e-12)
+
+
 def test_a_perfect_ranking_reaches_one_and_no_label_is_nan():
     labels = np.eye(4, dtype=bool)
     assert f_max(labels * 0.9, labels) == 1.0

@@ -7,6 +7,8 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from fairseq_ecg.metrics.cinc2021 import challenge_score
+from fairseq_ecg.metrics.multilabel import f_beta_g_beta
+from fairseq_ecg.metrics.ptbxl import f_max
 from fairseq_ecg.metrics.summary import RANKING, Summary
 
 WEIGHTS = np.array([[1.0, 0.3, 0.0], [0.3, 1.0, 0.2], [0.0, 0.2, 1.0]])
@@ -47,14 +49,29 @@ def test_a_probability_at_the_threshold_is_no_decision():
 
 @pytest.mark.parametrize("ranking", [False, True])
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_the_names_are_those_of_the_values_in_their_order(scores, ranking, weights):
-    summary = Summary(ranking=ranking, cinc_weights=weights)
+@pytest.mark.parametrize(("f_max", "f_beta"), [(False, False), (False, True), (True, False)])
+def test_the_names_are_those_of_the_values_in_their_order(scores, ranking, weights, f_max, f_beta):
+    summary = Summary(ranking=ranking, cinc_weights=weights, f_max=f_max, f_beta=f_beta)
     values = summary(*scores)
     assert list(values) == summary.names
     assert ("auroc" in values) == ranking
     assert ("cinc_score" in values) == (weights is not None)
+    assert ("f_max" in values) == f_max
+    assert ("f_beta" in values, "g_beta" in values) == (f_beta, f_beta)
     assert all(type(value) is float for value in values.values())
     assert len(set(RANKING)) == len(RANKING)
+
+
+def test_f_beta_gives_a_recording_without_a_decision_its_most_likely_class(scores):
+    probability, labels = scores
+    values = Summary(0.7, f_beta=True, f_max=True)(probability, labels)
+    decisions = probability > 0.7
+    silent = ~decisions.any(axis=1)
+    assert 0 < silent.sum() < len(silent)
+    assert values["f1"] == pytest.approx(f1_score(labels, decisions, average="macro"))
+    decisions[silent, probability[silent].argmax(axis=1)] = True
+    assert (values["f_beta"], values["g_beta"]) == f_beta_g_beta(labels, decisions)
+    assert values["f_max"] == f_max(probability, labels)
 
 
 def test_a_number_without_meaning_is_nan_not_zero():

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from fairseq_ecg.metrics.cinc2021 import challenge_score, find_class, load_weights
-from fairseq_ecg.metrics.multilabel import accuracy_exact, f_measure, macro
+from fairseq_ecg.metrics.multilabel import accuracy_exact, decide, f_beta_g_beta, f_measure, macro
 from fairseq_ecg.metrics.thresholds import (
+    search_beta,
     search_challenge,
     search_f_measure,
     search_thresholds,
@@ -88,6 +89,46 @@ def test_the_search_for_any_score_equals_brute_force_on_tiny_problems(seed):
     assert found.score == brute_force(chance, labels, accuracy_exact)
 
 
+def slow_grid(chance, truth, measure, beta=2.0):
+    """The best of 100 thresholds for one class, the one nearest to 0.5 of equals."""
+    best = (-1.0, 0.0, 0.5)
+    for limit in np.linspace(0, 1, 100):
+        decided = chance > limit
+        tp, fp = (decided & truth).sum(), (decided & ~truth).sum()
+        fn = (~decided & truth).sum()
+        f = (1 + beta**2) * tp / ((1 + beta**2) * tp + fp + beta**2 * fn)
+        value = f if measure == "f_beta" else tp / (tp + fp + beta * fn)
+        best = max(best, (round(value, 12), -abs(limit - 0.5), limit))
+    return best[2]
+
+
+@pytest.mark.parametrize("measure", ["f_beta", "g_beta"])
+@pytest.mark.parametrize("seed", range(12))
+def test_the_search_of_the_benchmark_equals_its_loop_over_the_grid(seed, measure):
+    chance, labels = problem(seed, n=40, k=4)
+    found = search_beta(chance, labels, measure)
+    expected = np.array([slow_grid(chance[:, k], labels[:, k], measure) for k in range(4)])
+    which = ["f_beta", "g_beta"].index(measure)
+
+    def score(thresholds):
+        return f_beta_g_beta(labels, decide(chance, thresholds, fallback=True))[which]
+
+    if score(expected) < score(np.full(4, 0.5)):
+        expected[:] = 0.5
+    np.testing.assert_allclose(found.values, expected)
+    assert found.score == score(expected)
+    assert found.score_at_default == score(np.full(4, 0.5))
+
+
+def test_thresholds_of_the_benchmark_that_are_worse_than_the_default_are_not_taken():
+    chance, labels = problem(281, n=9, k=2)
+    limits = [slow_grid(chance[:, k], labels[:, k], "g_beta") for k in range(2)]
+    chosen = f_beta_g_beta(labels, decide(chance, limits, fallback=True))[1]
+    found = search_beta(chance, labels, "g_beta")
+    assert found.values.tolist() == [0.5, 0.5]
+    assert found.score == found.score_at_default > chosen
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_no_search_is_worse_than_the_default(seed):
     rng = np.random.default_rng(seed)
@@ -96,6 +137,7 @@ def test_no_search_is_worse_than_the_default(seed):
     weights = table(seed, 6)
     for found in (
         search_f_measure(chance, labels),
+        search_beta(chance, labels, "f_beta"),
         search_challenge(chance, labels, weights, 1, starts=2),
         search_thresholds(chance, labels, accuracy_exact, generations=3, population=10),
     ):
@@ -131,6 +173,7 @@ def test_classes_that_say_nothing_keep_the_default_and_are_named():
     chance[:, 2] = 0.3  # constant
     for found in (
         search_f_measure(chance, labels, default=0.4),
+        search_beta(chance, labels, "f_beta", default=0.4),
         search_challenge(chance, labels, table(0, 4), 3, default=0.4),
         search_thresholds(chance, labels, f_measure, default=0.4, generations=2),
     ):

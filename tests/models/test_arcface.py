@@ -11,17 +11,9 @@ from omegaconf import OmegaConf
 from fairseq_ecg.checkpoint import build_model as build_from_checkpoint
 from fairseq_ecg.checkpoint import load_pretrained, read_checkpoint
 from fairseq_ecg.models.arcface import ArcFace, ArcFaceConfig
+from tests.tiny import TINY_TRANSFORMER
 
-TINY = {
-    "encoder_layers": 1,
-    "encoder_embed_dim": 16,
-    "encoder_ffn_embed_dim": 24,
-    "encoder_attention_heads": 4,
-    "conv_feature_layers": "[(8, 2, 2)] * 4",
-    "conv_pos": 6,
-    "conv_pos_groups": 2,
-    "feature_grad_mult": 1.0,
-}
+TINY = {**TINY_TRANSFORMER, "feature_grad_mult": 1.0}
 
 
 def build(**cfg) -> ArcFace:
@@ -145,5 +137,5 @@ def test_the_number_of_patients_is_the_tasks_and_must_agree_with_it():
     cfg = OmegaConf.create({"_name": "arcface", **TINY})
     assert build_model(cfg, task).kernel.shape == (6, 16)
     cfg.num_labels = 5
-    with pytest.raises(ValueError, match="model.num_labels is 5, but the task has 6 labels"):
+    with pytest.raises(ValueError, match="model.num_labels is 5, but the task gives 6 labels"):
         build_model(cfg, task)

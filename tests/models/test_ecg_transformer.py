@@ -7,16 +7,9 @@ from fairseq.models import MODEL_DATACLASS_REGISTRY, build_model
 from omegaconf import OmegaConf
 
 from fairseq_ecg.models.ecg_transformer import EcgTransformer, EcgTransformerConfig
+from tests.tiny import TINY_TRANSFORMER
 
-SMALL = {
-    "encoder_layers": 2,
-    "encoder_embed_dim": 16,
-    "encoder_ffn_embed_dim": 24,
-    "encoder_attention_heads": 4,
-    "conv_feature_layers": "[(8, 2, 2)] * 4",
-    "conv_pos": 6,
-    "conv_pos_groups": 2,
-}
+SMALL = {**TINY_TRANSFORMER, "encoder_layers": 2}
 
 
 def small(**changes) -> EcgTransformer:

@@ -14,17 +14,9 @@ from fairseq_ecg.models.ecg_transformer_classifier import (
     EcgTransformerClassifierConfig,
 )
 from tests.golden import RELATIVE, distance, load
+from tests.tiny import TINY_TRANSFORMER
 
 NAME = "ecg_transformer_classifier"
-FRESH = {
-    "encoder_layers": 1,
-    "encoder_embed_dim": 16,
-    "encoder_ffn_embed_dim": 24,
-    "encoder_attention_heads": 4,
-    "conv_feature_layers": "[(8, 2, 2)] * 4",
-    "conv_pos": 6,
-    "conv_pos_groups": 2,
-}
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +82,7 @@ def test_the_convolutions_of_a_checkpoint_stay_frozen_by_default(golden):
 
 def test_random_convolutions_are_trained_with_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
-        model = build(**FRESH, num_labels=3)
+        model = build(**TINY_TRANSFORMER, num_labels=3)
     assert "random convolutions" in caplog.text
     model(torch.randn(2, 12, 400))["out"].sum().backward()
     assert all(p.grad is not None for p in model.parameters())
@@ -98,13 +90,18 @@ def test_random_convolutions_are_trained_with_a_warning(caplog):
 
 def test_no_pretrained_weights_ignores_the_checkpoint(golden):
     model = build(
-        **FRESH, model_path=str(golden.checkpoint), no_pretrained_weights=True, num_labels=3
+        **TINY_TRANSFORMER,
+        model_path=str(golden.checkpoint),
+        no_pretrained_weights=True,
+        num_labels=3,
     )
     assert model.proj.in_features == 16
 
 
 def test_the_encoder_gets_no_gradient_until_it_is_released():
-    model = build(**FRESH, num_labels=3, freeze_finetune_updates=2, feature_grad_mult=1.0)
+    model = build(
+        **TINY_TRANSFORMER, num_labels=3, freeze_finetune_updates=2, feature_grad_mult=1.0
+    )
     for updates, trained in ((0, False), (1, False), (2, True)):
         model.zero_grad()
         model.set_num_updates(updates)
@@ -114,24 +111,24 @@ def test_the_encoder_gets_no_gradient_until_it_is_released():
 
 
 def test_the_number_of_labels_comes_from_the_task():
-    assert build(SimpleNamespace(num_labels=7), **FRESH).proj.out_features == 7
+    assert build(SimpleNamespace(num_labels=7), **TINY_TRANSFORMER).proj.out_features == 7
 
 
 def test_a_number_of_labels_that_differs_from_the_tasks_is_refused():
-    with pytest.raises(ValueError, match=r"num_labels is 26, but the task has 5 labels"):
-        build(SimpleNamespace(num_labels=5), **FRESH, num_labels=26)
+    with pytest.raises(ValueError, match=r"num_labels is 26, but the task gives 5 labels"):
+        build(SimpleNamespace(num_labels=5), **TINY_TRANSFORMER, num_labels=26)
 
 
 def test_an_unknown_number_of_labels_is_refused():
     with pytest.raises(ValueError, match="num_labels is not set and the task does not know it"):
-        build(**FRESH)
+        build(**TINY_TRANSFORMER)
 
 
 def test_an_encoder_keeps_what_it_was_pretrained_with_and_a_fresh_one_expects_nothing(golden):
     """The task compares it with the recordings that it opens; see tests/test_contract.py."""
     contract = build(model_path=str(golden.checkpoint), num_labels=5).pretrained_contract
     assert (contract.rate_hz, contract.normalize, len(contract.leads)) == (500.0, False, 12)
-    assert build(**FRESH, num_labels=3).pretrained_contract is None
+    assert build(**TINY_TRANSFORMER, num_labels=3).pretrained_contract is None
 
 
 def test_a_missing_checkpoint_is_an_error(tmp_path):
@@ -200,7 +197,7 @@ def test_a_checkpoint_whose_tensors_are_not_the_encoders_is_refused(tmp_path):
 
 
 def test_a_missing_pretrained_file_is_survived_only_with_the_stored_encoder(tmp_path, caplog):
-    stored = dict(FRESH)
+    stored = dict(TINY_TRANSFORMER)
     with caplog.at_level(logging.WARNING):
         model = build(model_path=str(tmp_path / "gone.pt"), num_labels=3, encoder_config=stored)
     assert "is not here" in caplog.text
@@ -208,7 +205,7 @@ def test_a_missing_pretrained_file_is_survived_only_with_the_stored_encoder(tmp_
 
 
 def test_saliency_and_padding_are_passed_on():
-    model = build(**FRESH, num_labels=3, saliency=True, feature_grad_mult=1.0).eval()
+    model = build(**TINY_TRANSFORMER, num_labels=3, saliency=True, feature_grad_mult=1.0).eval()
     padding = torch.arange(400) >= torch.tensor([[400], [320]])
     output = model(torch.randn(2, 12, 400), padding)
     assert output["saliency"].shape == (2, 1, 25, 25)

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from fairseq_ecg.criterions.ecg_wav2vec2 import infonce_loss
 from fairseq_ecg.models import wav2vec2_cmsc
 from fairseq_ecg.models.ecg_wav2vec2 import EcgWav2Vec2
+from tests.tiny import TINY_WAV2VEC2
 
 PAPER = {
     "apply_mask": True,
@@ -19,19 +20,7 @@ PAPER = {
     "final_dim": 256,
     "feature_grad_mult": 0.1,
 }
-SMALL = {
-    **PAPER,
-    "encoder_layers": 1,
-    "encoder_embed_dim": 16,
-    "encoder_ffn_embed_dim": 24,
-    "encoder_attention_heads": 4,
-    "conv_feature_layers": "[(8, 2, 2)] * 4",
-    "conv_pos": 6,
-    "conv_pos_groups": 2,
-    "final_dim": 8,
-    "latent_vars": 10,
-    "num_negatives": 20,
-}
+SMALL = {**TINY_WAV2VEC2, "feature_grad_mult": 0.1, "num_negatives": 20}
 
 
 def build(name="ecg_wav2vec2", **cfg) -> EcgWav2Vec2:

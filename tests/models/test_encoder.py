@@ -11,24 +11,21 @@ from omegaconf import OmegaConf
 import fairseq_ecg
 from fairseq_ecg.models._encoder import EcgEncoder, registered_name
 from fairseq_ecg.models._finetuning import FinetunedModel
+from tests.tiny import TINY_MAE, TINY_TRANSFORMER
 
-TRANSFORMER = {
-    "encoder_layers": 1,
-    "encoder_embed_dim": 16,
-    "encoder_ffn_embed_dim": 24,
-    "encoder_attention_heads": 4,
-    "conv_feature_layers": "[(8, 2, 2)] * 4",
-    "conv_pos": 6,
-    "conv_pos_groups": 2,
-}
 MASKED = {"apply_mask": True, "mask_prob": 0.65, "mask_length": 2, "final_dim": 8}
 SIZES = {
-    "ecg_transformer": TRANSFORMER,
-    "ecg_wav2vec2": {**TRANSFORMER, **MASKED, "num_negatives": 3},
-    "wav2vec2_cmsc": {**TRANSFORMER, **MASKED, "num_negatives": 3},
+    "ecg_transformer": TINY_TRANSFORMER,
+    "ecg_wav2vec2": {**TINY_TRANSFORMER, **MASKED, "num_negatives": 3},
+    "wav2vec2_cmsc": {**TINY_TRANSFORMER, **MASKED, "num_negatives": 3},
     "nejedly2021resnet": {"num_filters": 8, "num_blocks": 2, "kernel_size": "[5, 3]"},
     "se_wrn": {"num_filters": "[4, 8, 16]", "num_blocks": 1, "ratio": 4, "kernel_size": 3},
+    "ecg_uresnet": {"filters": [4, 6, 8], "kernel_size": 3},
+    "ecg_mae": TINY_MAE,
+    "ecg_transform_cnn": {"in_d": 12, "widths": [4, 6, 8], "kernels": [8, 4, 3]},
 }
+# Heads that are made for one length.
+OPTIONS = {"ecg_uresnet_classifier": {"n_samples": 96}}
 
 
 def ours(base):
@@ -75,7 +72,8 @@ def test_an_encoder_gives_frames_and_one_vector_whatever_the_length(name):
     assert features.shape[0] == 3
     assert features.shape[2] == model.width
     assert model.in_d == 12
-    assert torch.allclose(model.embed(source), features.mean(1), atol=1e-5)
+    expected = features.amax(1) if name == "ecg_transform_cnn" else features.mean(1)
+    assert torch.allclose(model.embed(source), expected, atol=1e-5)
     padded = torch.nn.functional.pad(source[:1], (0, 32))
     mask = torch.arange(128)[None] >= 96
     assert model.embed(padded, mask).shape == (1, model.width)
@@ -86,7 +84,8 @@ def test_an_encoder_gives_frames_and_one_vector_whatever_the_length(name):
 def test_every_head_takes_every_encoder_and_the_result_opens_by_itself(name, head, tmp_path):
     encoder = build(name, **SIZES[name])
     path = save(tmp_path / "encoder.pt", name, SIZES[name], encoder)
-    root = OmegaConf.create({"model": {"_name": head, "model_path": path, "num_labels": 3}})
+    asked = {"_name": head, "num_labels": 3, **OPTIONS.get(head, {})}
+    root = OmegaConf.create({"model": {**asked, "model_path": path}})
     model = build_model(root.model, None).eval()
     source = torch.randn(2, 12, 96)
     assert torch.equal(model.extract_features(source), encoder.extract_features(source))
@@ -96,18 +95,17 @@ def test_every_head_takes_every_encoder_and_the_result_opens_by_itself(name, hea
     (tmp_path / "encoder.pt").unlink()
     opened, _ = fairseq_ecg.load_pretrained(tuned)
     assert torch.equal(opened(source)["out"], model(source)["out"])
-    second = build_model(
-        OmegaConf.create({"_name": head, "model_path": tuned, "num_labels": 5}), None
-    )
+    again = {**asked, "model_path": tuned, "num_labels": 5}
+    second = build_model(OmegaConf.create(again), None)
     assert torch.equal(second.eval().embed(source), encoder.embed(source))
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("name", ["ecg_transformer", "nejedly2021resnet", "se_wrn"])
+@pytest.mark.parametrize("name", [n for n in ENCODERS if "wav2vec2" not in n])
 def test_a_frozen_encoder_does_in_training_what_it_does_in_evaluation(name, head, tmp_path):
     path = save(tmp_path / "encoder.pt", name, SIZES[name], build(name, **SIZES[name]))
     cfg = {"_name": head, "model_path": path, "num_labels": 3, "freeze_finetune_updates": 2}
-    cfg |= {"activation_dropout": 0.5, "dropout": 0.5}
+    cfg |= {"activation_dropout": 0.5, "dropout": 0.5, "drop_path": 0.5, **OPTIONS.get(head, {})}
     known = {f.name for f in fields(MODEL_DATACLASS_REGISTRY[head])} | {"_name"}
     model = build_model(OmegaConf.create({k: v for k, v in cfg.items() if k in known}), None)
     source = torch.randn(4, 12, 96)
@@ -127,7 +125,7 @@ def test_a_frozen_encoder_does_in_training_what_it_does_in_evaluation(name, head
 
 def test_another_number_of_leads_is_refused_while_building_with_the_way_out(tmp_path):
     for in_d, way_out in ((12, "task.leads_to_load=P-3"), (1, r"task.leads_to_load='\[II\]'")):
-        sizes = {**TRANSFORMER, "in_d": in_d}
+        sizes = {**TINY_TRANSFORMER, "in_d": in_d}
         path = save(
             tmp_path / f"{in_d}.pt", "ecg_transformer", sizes, build("ecg_transformer", **sizes)
         )

@@ -39,6 +39,11 @@ def test_a_row_without_one_whole_frame_is_refused():
         frame_padding(_padded(0, 2485), 156, STACK.output_length)
 
 
+def test_padding_in_front_of_a_recording_is_refused():
+    with pytest.raises(ValueError, match="has some in front; give task.pad_segments=end"):
+        frame_padding(_padded(0, 20).flip(1), 156, STACK.output_length)
+
+
 def test_a_mask_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"expected as \[B, T\]"):
         frame_padding(torch.zeros(5, dtype=torch.bool), 156, STACK.output_length)

@@ -2,7 +2,7 @@
 
 import torch
 
-from fairseq_ecg.modules.pooling import mean_of_nonzero
+from fairseq_ecg.modules.pooling import mean_of_nonzero, mean_of_valid
 
 
 def test_without_zeros_it_is_the_mean():
@@ -22,3 +22,10 @@ def test_a_channel_that_is_zero_everywhere_gives_zero_and_a_finite_gradient():
     assert pooled.tolist() == [[0.0, 0.0]]
     pooled.sum().backward()
     assert features.grad.isfinite().all()
+
+
+def test_the_mean_over_valid_frames_counts_zeros():
+    features = torch.tensor([[[2.0, 1.0], [4.0, 0.0], [9.0, 9.0]]]).repeat(2, 1, 1)
+    padding = torch.tensor([[False, False, True], [True, True, True]])
+    assert mean_of_valid(features, padding).tolist() == [[3.0, 0.5], [0.0, 0.0]]
+    assert torch.allclose(mean_of_valid(features), features.mean(1))

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from fairseq_ecg.modules.transformer import (
+    DropPath,
     SelfAttention,
     TransformerEncoder,
     TransformerSizes,
@@ -103,3 +104,14 @@ def test_weights_start_as_in_bert():
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match=r"\(16\) must be a multiple of encoder_attention_heads"):
         TransformerSizes(width=16, heads=5)
+
+
+def test_dropped_paths_leave_the_row_as_it_came_and_keep_the_mean():
+    torch.manual_seed(0)
+    drop = DropPath(0.25)
+    x = torch.ones(4000, 2, 3)
+    dropped = drop(x)
+    assert dropped.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert torch.equal(dropped, dropped[:, :1, :1].expand_as(dropped))  # whole rows
+    assert dropped.mean() == pytest.approx(1.0, abs=0.05)
+    assert torch.equal(drop.eval()(x), x)

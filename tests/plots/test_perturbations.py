@@ -65,6 +65,17 @@ def test_leads_can_be_chosen_and_others_than_the_standard_ones_be_drawn():
     assert len(draw_perturbation(odd, shifted(odd)).axes) == 4
 
 
+def test_long_names_stand_beside_the_axes():
+    long = signal(("permutation", "noise"))
+    figure = draw_perturbation(long, shifted(long))
+    figure.draw_without_rendering()
+    for axes in figure.axes[::2]:
+        name = next(text for text in axes.texts if text.get_text() in long.leads)
+        assert name.get_window_extent().x0 >= 0
+        left = min(label.get_window_extent().x0 for label in axes.get_yticklabels())
+        assert name.get_window_extent().x1 < left
+
+
 def test_a_recording_of_one_sample_can_be_drawn():
     assert draw_perturbation(signal(n=304), signal(n=304)).axes
     tiny = EcgSignal(np.ones((1, 1), dtype=np.float32), 100.0, ("I",))

@@ -15,7 +15,7 @@ from fairseq_ecg.data.sources import open_source
 from fairseq_ecg.data.store import Store
 from fairseq_ecg.tasks._base import gather_scores
 from fairseq_ecg.tasks.ecg_pretraining import EcgPretrainingConfig, EcgPretrainingTask
-from fairseq_ecg.transforms.filter import clean
+from fairseq_ecg.transforms.filter import bandpass, clean
 from tests.builds import write_record
 from tests.recordings import (
     adu,
@@ -124,6 +124,81 @@ def test_recordings_are_cut_into_windows_and_short_ones_kept(data):
 
 def test_the_window_is_counted_in_samples_of_the_recordings_own_rate(data):
     assert load(pretraining(data, segment_s=0.29), "valid").sizes.tolist() == [29] * (8 + 2 + 3)
+
+
+@pytest.mark.parametrize(
+    ("keys", "split", "pieces"),
+    [
+        ({"windowing": "balanced"}, "train", [(0, 25, 100), (0, 125, 100), (1, 0, 60), (2, 0, 100)]),
+        ({"windowing": "balanced", "segment_s": 0.9}, "valid",
+         [(0, 0, 90), (0, 90, 90), (0, 180, 70), (1, 0, 60), (2, 5, 90)]),
+        ({"windowing": "random"}, "valid", [(0, 75, 100), (1, 0, 60), (2, 0, 100)]),
+        ({"windowing": "random", "eval_windows": 3}, "valid",
+         [(0, 0, 100), (0, 75, 100), (0, 150, 100), (1, 0, 60), (2, 0, 100)]),
+    ],
+)  # fmt: skip
+def test_windows_lie_where_windowing_says(data, keys, split, pieces):
+    dataset = load(pretraining(data, **{"segment_s": 1.0, **keys}), split)
+    windows = dataset.windows
+    found = zip(*(a.tolist() for a in (windows.row, windows.start, windows.length)), strict=True)
+    assert list(found) == pieces
+    for index, (record, start, length) in enumerate(pieces):
+        expected = millivolts(record, start, start + length)
+        np.testing.assert_allclose(dataset[index]["source"], expected, atol=1e-6)
+
+
+def test_random_windows_are_drawn_in_training_and_fixed_otherwise(data):
+    task = pretraining(data, segment_s=1.0, windowing="random")
+    drawn = set()
+    for split, distinct in (("train", True), ("valid", False)):
+        dataset = load(task, split)
+        for epoch in range(1, 10):
+            dataset.set_epoch(epoch)
+            drawn.add(dataset[0]["source"].tobytes())
+        assert (len(drawn) > 5) == distinct
+        drawn.clear()
+
+
+@pytest.mark.parametrize(("where", "left"), [("end", 0), ("centre", 20)])
+def test_segments_are_padded_to_the_length_of_a_window(data, where, left):
+    dataset = load(pretraining(data, segment_s=1.0, pad_segments=where), "valid")
+    net_input = batch(dataset, [2])["net_input"]
+    assert net_input["source"].shape == (1, 12, 100)
+    padded = np.ones(100, dtype=bool)
+    padded[left : left + 60] = False
+    assert net_input["padding_mask"][0].tolist() == padded.tolist()
+    found = net_input["source"][0, :, ~padded].numpy()
+    np.testing.assert_allclose(found, millivolts(1, 0, 60), atol=1e-6)
+    assert "padding_mask" not in batch(dataset, [0, 1])["net_input"]
+
+
+def test_ten_seconds_at_400_hz_are_centred_in_4096_samples(tmp_path):
+    from fairseq_ecg.corpora._build import build_manifest
+
+    write_record(tmp_path / "ecg", "a", adu(1, 5000), 500)
+    build_manifest("wfdb", tmp_path / "ecg", tmp_path / "out", rate_hz=400)
+    (split,) = [
+        s for s in ("train", "valid", "test") if len(read_manifest(tmp_path / f"out/{s}.tsv"))
+    ]
+    keys = {"segment_s": 10.24, "windowing": "balanced", "pad_segments": "centre"}
+    net_input = batch(load(pretraining(tmp_path / "out", **keys), split))["net_input"]
+    assert net_input["source"].shape == (1, 12, 4096)
+    assert (~net_input["padding_mask"][0]).nonzero().flatten()[[0, -1]].tolist() == [48, 4047]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"windowing": "random"}, "task.windowing=random needs .* give task.segment_s in seconds"),
+        ({"windowing": "balanced"}, "task.windowing=balanced needs the length of a window"),
+        ({"pad_segments": "centre"}, "task.pad_segments=centre needs .* or task.pad_segments=none"),
+        ({"eval_windows": 0}, "task.eval_windows must be at least 1, got 0"),
+        ({"eval_windows": 3}, "eval_windows=3 is for task.windowing=random, but that is consecu"),
+    ],
+)
+def test_keys_about_windows_that_do_not_fit_are_refused(data, keys, message):
+    with pytest.raises(ValueError, match=message):
+        pretraining(data, **keys)
 
 
 def test_without_padding_a_batch_is_cropped_to_its_shortest_item(data):
@@ -477,9 +552,12 @@ def test_a_saved_checkpoint_says_what_the_network_expects_and_what_it_was_traine
     assert contract == {
         "rate_hz": 100.0,
         "leads": list(STANDARD_LEADS),
+        "present_leads": ["I", "V6"],
         "unit": "mV",
         "normalize": False,
         "filter": True,
+        "highpass_hz": 0.0,
+        "lowpass_hz": 0.0,
         "segment_s": 1.0,
         "standardize": "none",
         "labels": None,
@@ -531,15 +609,82 @@ def test_the_unit_is_that_of_the_recordings_unless_they_are_scaled(tmp_path):
     assert task.state.input_contract["unit"] == "standard deviations"
 
 
-def test_what_is_standardised_is_not_standardised_again(tmp_path):
+def test_noises_in_millivolts_on_standardised_leads_are_remarked_upon_once(tmp_path, caplog):
+    folder = write_folder(tmp_path, [100])
+    keys = {"perturbation_mode": ["emg_noise", "baseline_shift", "random_leads_masking"]}
+    load(make_task("ecg_pretraining", folder, **keys))
+    load(make_task("ecg_pretraining", folder, standardize="record"))
+    masked = {"perturbation_mode": ["random_leads_masking"]}
+    load(make_task("ecg_pretraining", folder, standardize="record", **masked))
+    assert "meant in mV" not in caplog.text
+    task = make_task("ecg_pretraining", folder, standardize="record", **keys)
+    for _ in range(2):
+        load(task)
+        load(task, "valid")
+    message = "task.max_amplitude=0.1, task.min_amplitude=0: meant in mV, but the recordings are in standard"
+    assert caplog.text.count(message) == 1
+
+
+@pytest.mark.parametrize("standardize", ["record", "person", "window", "window_lead"])
+def test_what_is_standardised_is_not_standardised_again(tmp_path, standardize):
     statistics = {"mean": np.zeros((12, 1)), "std": np.ones((12, 1))}
     write_mat(tmp_path / "a.mat", 0, 0, 100, idx=0, **statistics)
     (tmp_path / "train.tsv").write_text(f"{tmp_path}\na.mat\t100\n")
-    task = make_task("ecg_pretraining", tmp_path, standardize="record")
-    with pytest.raises(ValueError, match=r"give task\.standardize=none"):
+    task = make_task("ecg_pretraining", tmp_path, standardize=standardize)
+    with pytest.raises(ValueError, match=f"standardize={standardize} needs.*standardize=none"):
         load(task)
 
 
-def test_two_ways_of_scaling_exclude_each_other(tmp_path):
-    with pytest.raises(ValueError, match=r"task\.normalize=true .* task\.standardize=record"):
-        make_task("ecg_pretraining", tmp_path, standardize="record", normalize=True)
+@pytest.mark.parametrize("standardize", ["record", "person", "window", "window_lead"])
+def test_two_ways_of_scaling_exclude_each_other(tmp_path, standardize):
+    with pytest.raises(ValueError, match=rf"task\.normalize=true .*\.standardize={standardize} "):
+        make_task("ecg_pretraining", tmp_path, standardize=standardize, normalize=True)
+
+
+@pytest.mark.parametrize("standardize", ["window", "window_lead"])
+def test_windows_are_scaled_by_their_own_statistics_before_they_are_padded(data, standardize):
+    keys = {"segment_s": 1.0, "pad_segments": "end", "standardize": standardize}
+    task = pretraining(data, leads_to_load=["I", "V6"], **keys)
+    found = batch(load(task, "valid"), [2])["net_input"]["source"].numpy()[0]
+    values = millivolts(1, 0, 60, [0, 11]).astype(np.float64)
+    axis = 1 if standardize == "window_lead" else None
+    expected = values - values.mean(axis=axis, keepdims=True)
+    expected /= values.std(axis=axis, keepdims=True)
+    np.testing.assert_allclose(found[:, :60], expected, atol=1e-4)
+    assert not found[:, 60:].any()
+    contract = task.state.input_contract
+    assert contract["unit"] == "standard deviations"
+    assert contract["standardize"] == standardize
+
+
+# --- bands of frequencies -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("edges", [(0.67, 40.0), (0.67, None), (None, 20.0)])
+def test_frequencies_are_removed_from_each_window(data, edges):
+    low, high = edges
+    task = pretraining(data, segment_s=1.0, highpass_hz=low, lowpass_hz=high)
+    found = load(task, "valid")[1]["source"]
+    expected = bandpass(millivolts(0, 100, 200), 100.0, low, high)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    contract = task.state.input_contract
+    assert (contract["highpass_hz"], contract["lowpass_hz"]) == (low or 0.0, high or 0.0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"highpass_hz": 0.0}, "task.highpass_hz must be above 0 Hz, got 0; null"),
+        ({"lowpass_hz": -1.0}, "task.lowpass_hz must be above 0 Hz, got -1"),
+        ({"highpass_hz": 40.0, "lowpass_hz": 0.67}, "highpass_hz=40 must be below .*hz=0.67"),
+    ],
+)
+def test_frequencies_that_leave_nothing_are_refused(data, keys, message):
+    with pytest.raises(ValueError, match=message):
+        pretraining(data, **keys)
+
+
+def test_frequencies_that_the_recordings_do_not_have_are_refused(data):
+    task = pretraining(data, lowpass_hz=50.0)
+    with pytest.raises(ValueError, match=r"lowpass_hz=50 must be below half the rate.*\(100 Hz\)"):
+        load(task)

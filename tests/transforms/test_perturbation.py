@@ -21,6 +21,7 @@ from fairseq_ecg.transforms.perturbation import (
     perturbation_keys,
     register_perturbation,
 )
+from fairseq_ecg.transforms.scale_shift_noise_warp import ScaleShiftNoiseWarp
 from fairseq_ecg.transforms.vectorcardiogram import VectorcardiogramAugment
 
 NAMES = {
@@ -30,6 +31,7 @@ NAMES = {
     "emg_noise": EmgNoise,
     "powerline_noise": PowerlineNoise,
     "random_leads_masking": LeadMask,
+    "scale_shift_noise_warp": ScaleShiftNoiseWarp,
 }
 # Names and defaults of fairseq-signals' task.
 FAIRSEQ_SIGNALS = {
@@ -49,6 +51,16 @@ FAIRSEQ_SIGNALS = {
     "mask_ratio": 0.5,
 }
 
+# Keys of scale_shift_noise_warp, with other values than their defaults.
+VIEW_KEYS = {
+    "view_chance": 0.4,
+    "view_scaling": [0.9, 1.3],
+    "view_shift_s": 0.2,
+    "view_snr_db": [5.0, 20.0],
+    "view_warp_pieces": 4,
+    "view_warp_factor": [1.0, 1.2],
+}
+
 
 def signal(leads=STANDARD_LEADS, rate_hz=250.0, n=500):
     values = np.random.default_rng(5).normal(size=(len(leads), n)).astype(np.float32)
@@ -62,7 +74,7 @@ def own_registry(monkeypatch):
     monkeypatch.setattr(registry, "_PERTURBATIONS", dict(registry._PERTURBATIONS))
 
 
-def test_the_names_are_those_of_fairseq_signals():
+def test_the_names_are_those_of_fairseq_signals_and_ours():
     assert available_perturbations() == NAMES
 
 
@@ -70,7 +82,7 @@ def test_the_keys_of_fairseq_signals_keep_their_names_and_defaults():
     cfg = OmegaConf.structured(config_of_perturbations(FairseqDataclass))
     values = OmegaConf.to_container(cfg)
     assert {key: values[key] for key in FAIRSEQ_SIGNALS} == FAIRSEQ_SIGNALS
-    assert set(values) - set(FAIRSEQ_SIGNALS) == {"_name", "powerline_hz"}
+    assert set(values) - set(FAIRSEQ_SIGNALS) == {"_name", "powerline_hz", *VIEW_KEYS}
     assert values["powerline_hz"] == [50.0, 60.0]
 
 
@@ -90,7 +102,8 @@ def test_every_key_has_a_help_text_that_names_its_unit():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_perturbation_is_built_from_its_name_with_the_keys_that_are_its_own(name):
-    options = {**FAIRSEQ_SIGNALS, "powerline_hz": [50.0], "max_amplitude": 0.3, "angle": 30.0}
+    ours = {**VIEW_KEYS, "powerline_hz": [50.0]}
+    options = {**FAIRSEQ_SIGNALS, **ours, "max_amplitude": 0.3, "angle": 30.0}
     built = build_perturbation(name, 0.25, options)
     assert type(built) is NAMES[name]
     assert built.p == 0.25

@@ -5,12 +5,12 @@ import pytest
 
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.signal import EcgSignal
-from fairseq_ecg.transforms.filter import clean
+from fairseq_ecg.transforms.filter import bandpass, clean
 from fairseq_ecg.transforms.lead_mask import RandomLeadMask
 from fairseq_ecg.transforms.lead_selection import SelectLeads
 from fairseq_ecg.transforms.noise import BaselineShift, BaselineWander, EmgNoise, PowerlineNoise
 from fairseq_ecg.transforms.normalize import Standardize
-from fairseq_ecg.transforms.pipeline import Clean, Pipeline, build_pipeline
+from fairseq_ecg.transforms.pipeline import Band, Clean, Pipeline, build_pipeline
 
 ALL = tuple(range(12))
 STATISTICS = Standardize(
@@ -34,11 +34,29 @@ def test_nothing_asked_is_nothing_done():
 
 
 def test_leads_then_filter_then_scale_then_perturbations():
-    mask = RandomLeadMask(0.5)
+    mask, band = RandomLeadMask(0.5), Band(0.67, 40)
     pipeline = build_pipeline(
-        rows=(1, 2), filter_signal=True, standardize=STATISTICS, perturbations=(mask, mask)
+        rows=(1, 2),
+        filter_signal=True,
+        band=band,
+        standardize=STATISTICS,
+        perturbations=(mask, mask),
     )
-    assert pipeline.transforms == (SelectLeads((1, 2)), Clean(), STATISTICS, mask, mask)
+    assert pipeline.transforms == (SelectLeads((1, 2)), Clean(), band, STATISTICS, mask, mask)
+
+
+def test_a_band_keeps_what_the_filter_keeps():
+    found = run(rows=ALL, band=Band(None, 20.0)).values_mv
+    np.testing.assert_array_equal(found, bandpass(signal().values_mv, 200.0, high_hz=20.0))
+
+
+def test_the_scale_of_leads_goes_with_them():
+    before = signal()
+    scaled = EcgSignal(before.values_mv, 200.0, STANDARD_LEADS, np.arange(12, dtype=np.float32))
+    pipeline = build_pipeline(rows=(4, 9), filter_signal=True, band=Band(0.67, 40))
+    after = pipeline(scaled, np.random.default_rng(0))
+    assert after.scale_mv.tolist() == [4, 9]
+    assert after.leads == ("aVL", "V4")
 
 
 def test_the_steps_together_equal_the_steps_by_hand():

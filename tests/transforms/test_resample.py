@@ -35,12 +35,17 @@ def test_length_is_the_rounded_product_and_the_result_is_plain_float32(rate, tar
     assert result.flags.c_contiguous
 
 
-@pytest.mark.parametrize("fraction", [1.02, 1.2, 1.5, 1.9])
-@pytest.mark.parametrize(("rate", "target"), [(500, 100), (1000, 500), (500, 257), (500, 250)])
+@pytest.mark.parametrize(
+    ("rate", "target", "fraction"),
+    [
+        (rate, target, fraction)
+        for rate, target in [(500, 100), (1000, 500), (500, 257), (500, 250)]
+        for fraction in [1.02, 1.2, 1.5, 1.9]
+        if fraction * target < rate  # else there is no such tone at the old rate either
+    ],
+)
 def test_a_tone_above_the_new_nyquist_frequency_falls_by_40_db(rate, target, fraction):
     frequency = fraction * target / 2
-    if frequency >= rate / 2:
-        pytest.skip("the tone does not exist at the old rate either")
     assert amplitude(resample(tone(rate, frequency), rate, target)) < 0.01
 
 

@@ -1,0 +1,31 @@
+"""Reading the tables of foreign folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+
+def read_table(path: Path, columns: Iterable[str], error: type[ValueError]) -> pd.DataFrame:
+    """Read a table with a line of column names, separated by commas; every cell is text.
+
+    Args:
+        path: The file.
+        columns: Columns that must be there.
+        error: What to raise.
+
+    Raises:
+        ValueError: ``error``, if the file cannot be read as a table or lacks a column.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as reason:
+        raise error(f"{path} cannot be read as a table: {reason}") from reason
+    for column in columns:
+        if column not in table.columns:
+            raise error(
+                f"{path} has no column {column!r}; it has: {', '.join(map(str, table.columns))}"
+            )
+    return table

@@ -1,0 +1,265 @@
+"""Studies: many trainings of the command line, scored, as one table of means over seeds.
+
+A study is a list of trials (a run of the command line, and what the table calls it) and a function
+that scores a checkpoint. A run that is finished is not repeated; one that was stopped or killed at
+any moment goes on from its last checkpoint when the study is started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import graphlib
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fairseq_ecg.data.atomic import write_json, write_text
+from fairseq_ecg.data.pool import exclusive
+from fairseq_ecg.engine import STOPPED
+
+logger = logging.getLogger(__name__)
+
+Score = Callable[[Path], Mapping[str, float]]
+
+# One thread per run: two runs side by side are faster than one run with two threads.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+_TRAIN = (sys.executable, "-m", "fairseq_ecg_launch", "train")
+_RECORD = "study.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Args:
+        name: Its folder below that of the study.
+        words: Of the command line, behind ``fairseq-ecg train``.
+        start: The pretraining whose checkpoint becomes ``model.model_path``.
+        checkpoint: Which checkpoint it is made for.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    start: Run | None = None
+    checkpoint: str = "checkpoint_last.pt"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run and its place in the table.
+
+    Args:
+        run: The run to score.
+        labels: Columns of the table and their values, such as method and seed.
+    """
+
+    run: Run
+    labels: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where runs are made, and how.
+
+    Args:
+        dest: Folder for everything.
+        overrides: Further words of every run.
+        jobs: Runs side by side.
+    """
+
+    dest: Path
+    overrides: tuple[str, ...] = ()
+    jobs: int = 1
+
+    def table(self, trials: Sequence[Trial], score: Score) -> pd.DataFrame:
+        """Train whatever is missing, then score every trial.
+
+        Args:
+            trials: What the table is about.
+            score: Returns the metrics of a checkpoint by name.
+
+        Returns:
+            One row per trial and metric: its labels, ``metric`` and ``value``.
+
+        Raises:
+            ValueError: As ``train``.
+        """
+        self.train([trial.run for trial in trials])
+        rows = []
+        for trial in trials:
+            for name, value in score(self.checkpoint(trial.run)).items():
+                rows.append({**trial.labels, "metric": name, "value": value})
+        return pd.DataFrame(rows)
+
+    def train(self, runs: Iterable[Run]) -> None:
+        """Train runs, after those they start from, unless they are done.
+
+        Args:
+            runs: In any order; one that others start from is trained once.
+
+        Raises:
+            ValueError: If a run fails, was stopped, or its folder holds another one.
+        """
+        sorter = graphlib.TopologicalSorter(_with_starts(runs))
+        sorter.prepare()
+        running: dict[Future[None], Run] = {}
+        with ThreadPoolExecutor(self.jobs) as pool:
+            try:
+                while sorter.is_active():
+                    running |= {pool.submit(self._train, r): r for r in sorter.get_ready()}
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        future.result()
+                        sorter.done(running.pop(future))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def checkpoint(self, run: Run) -> Path:
+        """Return the checkpoint that a run is made for."""
+        return self.dest / run.name / "checkpoints" / run.checkpoint
+
+    def _train(self, run: Run) -> None:
+        folder = self.dest / run.name
+        folder.mkdir(parents=True, exist_ok=True)
+        # Held by the training too: one that outlived its study is waited for, not doubled.
+        with exclusive(folder, block=True) as lock:
+            if self._is_done(run, folder):
+                return
+            logger.info("%s", folder)
+            self._launch(run, folder, () if lock is None else (lock,))
+            if not self.checkpoint(run).is_file():
+                raise ValueError(
+                    f"{folder} is done, but has no {run.checkpoint}; see {folder / 'output.txt'}"
+                )
+            write_json(folder / _RECORD, {"run": self._described(run), "done": True})
+
+    def _is_done(self, run: Run, folder: Path) -> bool:
+        """Return whether a folder holds the finished run; note what it is for if it is new."""
+        record = folder / _RECORD
+        described = self._described(run)
+        if not record.is_file():
+            write_json(record, {"run": described, "done": False})
+            return False
+        found = json.loads(record.read_text(encoding="utf-8"))
+        if found["run"] != described:
+            raise ValueError(
+                f"{folder} holds a run of other words ({record}); give the study another folder, "
+                "the same options as before, or remove this one"
+            )
+        return bool(found["done"])
+
+    def _described(self, run: Run) -> dict[str, Any]:
+        start = None if run.start is None else self._described(run.start)
+        return {"words": [*run.words, *self.overrides], "start": start}
+
+    def _launch(self, run: Run, folder: Path, locks: tuple[int, ...]) -> None:
+        words = [*run.words, *self.overrides, f"hydra.run.dir={quoted(folder)}"]
+        if run.start is not None:
+            words.append(f"model.model_path={quoted(self.checkpoint(run.start))}")
+        path = folder / "output.txt"
+        with open(path, "ab") as output:
+            begin = output.tell()
+            status = subprocess.run(
+                [*_TRAIN, *words],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**_ENVIRONMENT, **os.environ},
+                pass_fds=locks,
+                check=False,
+            ).returncode
+        said = path.read_bytes()[begin:].decode("utf-8", errors="replace")
+        if status or STOPPED in said:
+            how = f"failed with status {status}" if status else "was stopped"
+            last = "\n".join(said.splitlines()[-5:])
+            raise ValueError(f"{folder} {how}; see {path}. Its words: {' '.join(words)}\n{last}")
+
+
+def as_markdown(
+    rows: pd.DataFrame, index: str, columns: str, names: Sequence[str] | None = None
+) -> str:
+    """Return mean ± standard deviation of ``value``, over whatever else the rows differ in.
+
+    Args:
+        rows: As ``Study.table`` returns them, those of one metric or with ``metric`` as columns.
+        index: Which column names the lines.
+        columns: Which one names the columns.
+        names: The columns, in their order; None: as they occur.
+
+    Returns:
+        A table in Markdown, its lines in the order of the rows; a cell without values is empty.
+    """
+    names = list(rows[columns].unique()) if names is None else names
+    lines = ["| " + " | ".join(["", *map(str, names)]) + " |", "|---" * (1 + len(names)) + "|"]
+    for label in rows[index].unique():
+        here = rows[rows[index] == label]
+        cells = [_cell(here[here[columns] == name].value.dropna()) for name in names]
+        lines.append("| " + " | ".join([str(label), *cells]) + " |")
+    return "\n".join(lines)
+
+
+def write_table(rows: pd.DataFrame, text: str, folder: Path, name: str = "table") -> None:
+    """Write all scores as ``<name>.csv`` and a table of them as ``<name>.md``.
+
+    Args:
+        rows: As ``Study.table`` returns them.
+        text: Markdown.
+        folder: Where; it is made if absent.
+        name: Of the two files.
+    """
+    write_text(folder / f"{name}.csv", rows.to_csv(index=False, float_format="%.6f"))
+    write_text(folder / f"{name}.md", text + "\n")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every script that makes a study."""
+    parser.add_argument("--dest", type=Path, required=True, help="folder for everything")
+    parser.add_argument("--seeds", type=int, default=3, help="of each run (default: 3)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side")
+    parser.add_argument("overrides", nargs="*", help="further overrides of every run")
+
+
+def study_of(args: argparse.Namespace, *overrides: str) -> Study:
+    """Return the study that ``add_options`` describes, and show which run is under way.
+
+    Args:
+        args: The parsed options.
+        *overrides: Words of every run, before those that were given.
+    """
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(logging.INFO)
+    return Study(args.dest.resolve(), (*overrides, *args.overrides), args.jobs)
+
+
+def quoted(path: str | Path) -> str:
+    """Return a path as the value of an override: absolute, quoted where hydra needs it."""
+    text = str(Path(path).absolute())
+    if re.fullmatch(r"[\w./-]+", text, re.ASCII):
+        return text
+    return "'" + text.replace("'", "\\'") + "'"
+
+
+def _with_starts(runs: Iterable[Run]) -> dict[Run, set[Run]]:
+    graph: dict[Run, set[Run]] = {}
+    for run in runs:
+        while run not in graph:
+            graph[run] = set() if run.start is None else {run.start}
+            run = run.start or run
+    return graph
+
+
+def _cell(values: pd.Series) -> str:
+    if values.empty:
+        return ""
+    digits = 3 if abs(values.mean()) < 100 else 0
+    spread = f" ± {values.std():,.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():,.{digits}f}{spread}"

@@ -1,0 +1,143 @@
+"""The scripts of ``examples/``: what they would run is understood, and one of them is run."""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import fairseq_ecg_launch as launch
+from fairseq_ecg.resources import examples_dir
+from tests.recordings import write_tone_store
+from tests.test_docs import check_training
+
+
+def script(name: str):
+    """Import a script as the user's Python would run it."""
+    spec = importlib.util.spec_from_file_location(name, examples_dir() / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return script("masked_tables")
+
+
+def runs_of(trials):
+    for trial in trials:
+        yield trial.run
+        if trial.run.start is not None:
+            yield trial.run.start
+
+
+class Recorder:
+    """A study that notes its runs and trains nothing."""
+
+    def __init__(self) -> None:
+        self.runs = []
+
+    def table(self, trials, score):
+        self.runs += runs_of(trials)
+        raise StopIteration
+
+    def train(self, runs):
+        runs = list(runs)
+        self.runs += [*runs, *(run.start for run in runs if run.start is not None)]
+        raise StopIteration
+
+
+OF_URESNET = ["reconstruction", "classification", "diversity"]
+
+
+@pytest.mark.parametrize(
+    ("family", "table"),
+    [*(("uresnet", t) for t in OF_URESNET), *(("mae", t) for t in [*OF_URESNET, "ablation"])],
+)
+def test_every_run_of_every_table_is_understood(tables, family, table):
+    words = ["--family", family, "--pretraining", "data", "--labelled", "data/set", "--dest", "x"]
+    args = tables.parse([table, *words, "--on", "a=data:test", "--seeds", "2"])
+    study = Recorder()
+    with pytest.raises(StopIteration):
+        tables.TABLES[table](args, study)
+    names = {}
+    for run in study.runs:
+        check_training(list(run.words))
+        launch.check_preset_exists(launch.CommandLine(list(run.words)))
+        assert names.setdefault(run.name, run) == run, "two runs of one folder"
+    assert {run.words[3] for run in study.runs} == {"common.seed=1", "common.seed=2"}
+
+
+def test_the_runs_of_the_table_of_methods_are_understood(monkeypatch):
+    methods = script("method_table")
+    args = argparse.Namespace(
+        pretraining=Path("data"), labelled=Path("data/set"), updates=10, epochs=2, seeds=2
+    )
+    trials = methods.trials(methods.METHODS, args)
+    for run in runs_of(trials):
+        check_training(list(run.words))
+    assert {t.labels["protocol"] for t in trials} == set(methods.PROTOCOLS)
+    assert len(trials) == 2 * (2 * len(methods.METHODS) - 2)  # two rows are from scratch only
+
+
+@pytest.mark.parametrize(
+    ("table", "missing"),
+    [
+        ("reconstruction", "--on"),
+        ("classification", "--labelled"),
+        ("diversity", "--labelled"),
+        ("ablation", "--on"),
+    ],
+)
+def test_a_table_without_its_data_is_refused(tables, capsys, table, missing):
+    options = {"--pretraining": "data", "--labelled": "data/set", "--on": "a=data:test"}
+    words = [word for pair in options.items() if pair[0] != missing for word in pair]
+    with pytest.raises(SystemExit):
+        tables.parse([table, "--family", "mae", "--dest", "x", *words])
+    assert f"the table {table} needs {missing}" in capsys.readouterr().err
+
+
+def test_overrides_may_stand_anywhere(tables):
+    words = ["a.b=1", "--family", "mae", "--pretraining", "data", "--on", "a=data:test"]
+    args = tables.parse(["reconstruction", *words, "--dest", "x", "c.d=2"])
+    assert args.overrides == ["a.b=1", "c.d=2"]
+
+
+def test_a_family_of_one_part_has_no_ablation(tables, capsys):
+    words = ["--pretraining", "data", "--labelled", "data/set", "--on", "a=data:test"]
+    with pytest.raises(SystemExit):
+        tables.parse(["ablation", "--family", "uresnet", "--dest", "x", *words])
+    assert "uresnet has no parts that can be taken away" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["data:test", "a=data", "=data:test", "a=:test"])
+def test_a_data_set_that_cannot_be_read_is_refused(tables, text):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not NAME=FOLDER:SPLIT"):
+        tables.DataSet.parse(text)
+    read = tables.DataSet.parse("CPSC 2018, test=a=b/c:test")
+    assert (read.name, read.folder, read.split) == ("CPSC 2018, test=a", Path("b/c"), "test")
+
+
+@pytest.mark.slow
+def test_two_tables_share_their_pretraining_and_are_written(tables, monkeypatch, tmp_path, capsys):
+    data = write_tone_store(tmp_path / "data")
+    common = [
+        *("--family", "mae", "--pretraining", str(data), "--dest", str(tmp_path / "out")),
+        *("--seeds", "1", "--jobs", "1", "--in-pretraining", "optimization.max_update=2"),
+        *("checkpoint.save_interval=1", "dataset.batch_size=8"),
+    ]
+    more = ["--labelled", str(data), "--take", "last", "--in-training", "optimization.max_update=2"]
+    on = ["--on", f"tones={data}:test"]
+    for words in (["reconstruction", *on, *common], ["classification", *more, *common]):
+        monkeypatch.setattr(sys, "argv", ["masked_tables.py", *words])
+        tables.main()
+    printed = capsys.readouterr().out
+    assert "| tones |" in printed
+    rows = pd.read_csv(tmp_path / "out/mae_classification.csv")
+    assert set(rows.arm) == {"linear probe", "fine-tuned", "from scratch"}
+    assert set(tables.METRICS) <= set(rows.metric)
+    assert len(list((tmp_path / "out").rglob("pretraining_1/study.json"))) == 1

@@ -1,0 +1,50 @@
+"""What is refused before a run begins because of the checkpoint it would continue."""
+
+import pytest
+import torch
+
+import fairseq_ecg_launch as launch
+from fairseq_ecg import preflight
+from fairseq_ecg.data.manifest import write_manifest
+
+KEYS = ("checkpoint.restore_file", "checkpoint.finetune_from_model", "checkpoint.save_dir")
+
+
+def composed(folder, preset, name, key):
+    """Compose a run that would continue a checkpoint of the model ``name``, named by a key."""
+    for split in ("train", "valid"):
+        write_manifest(folder / f"{split}.tsv", "store", [("r0", 5000)])
+    path = folder / "checkpoint_last.pt"
+    torch.save({"cfg": {"model": {"_name": name}}, "model": {}}, path)
+    value = folder if key == "checkpoint.save_dir" else path.rename(folder / "other.pt")
+    words = ["--config-name", preset, f"task.data={folder}", f"{key}={value}"]
+    return launch.compose(launch.CommandLine(words))
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    zip(("se_wrn", "wav2vec2_cmsc", "ecg_uresnet_classifier"), KEYS, strict=True),
+)
+def test_the_checkpoint_of_another_model_is_not_continued(name, key, tmp_path):
+    message = (
+        f"{key}: .* holds the model {name}, but model._name is ecg_uresnet.* model.model_path of a"
+    )
+    with pytest.raises(launch.LaunchError, match=message):
+        composed(tmp_path, "uresnet_small", name, key)
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "key"),
+    [
+        ("uresnet_small", "ecg_uresnet", KEYS[0]),
+        ("uresnet_small", "of_somebody_else", KEYS[1]),
+        ("w2v_cmsc_rlm_small", "ecg_wav2vec2", KEYS[2]),  # the same network with another loss
+    ],
+)
+def test_that_of_the_same_or_of_an_unknown_model_is(preset, name, key, tmp_path):
+    preflight.check(composed(tmp_path, preset, name, key))
+
+
+def test_heads_do_not_continue_each_other(tmp_path):
+    with pytest.raises(launch.LaunchError, match="holds the model arcface, but"):
+        composed(tmp_path, "uresnet_scratch_small", "arcface", KEYS[0])
