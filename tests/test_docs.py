@@ -105,8 +105,8 @@ def known_keys() -> set[str]:
     for field in dataclasses.fields(FairseqConfig):
         if dataclasses.is_dataclass(field.default):
             keys |= {f"{field.name}.{f.name}" for f in dataclasses.fields(field.default)}
-    built_in = (("optimizer", "adam"), ("lr_scheduler", "fixed"), ("lr_scheduler", "cosine"))
-    for section, name in built_in:
+    schedulers = [("lr_scheduler", name) for name in ("fixed", "cosine", "step")]
+    for section, name in [("optimizer", "adam"), *schedulers]:
         fields = dataclasses.fields(REGISTRIES[section]["dataclass_registry"][name])
         keys |= {f"{section}.{f.name}" for f in fields}
     for section in REGISTRY:

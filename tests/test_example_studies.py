@@ -16,7 +16,8 @@ from tests.test_docs import check_training
 
 def script(name: str):
     """Import a script as the user's Python would run it."""
-    spec = importlib.util.spec_from_file_location(name, examples_dir() / f"{name}.py")
+    path = next(examples_dir().rglob(f"{name}.py"))
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -141,3 +142,84 @@ def test_two_tables_share_their_pretraining_and_are_written(tables, monkeypatch,
     assert set(rows.arm) == {"linear probe", "fine-tuned", "from scratch"}
     assert set(tables.METRICS) <= set(rows.metric)
     assert len(list((tmp_path / "out").rglob("pretraining_1/study.json"))) == 1
+
+
+# --- shortcuts ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shortcuts():
+    return script("residual_study")
+
+
+@pytest.mark.parametrize(("study", "networks"), [("shortcuts", 4), ("depth", 6)])
+def test_every_run_of_the_study_of_shortcuts_is_understood(shortcuts, study, networks):
+    words = ["--pretraining", "data", "--labelled", "a=data/set", "b=data/other", "--dest", "x"]
+    args = shortcuts.parse([study, *words, "--seeds", "2"])
+    recorder = Recorder()
+    with pytest.raises(StopIteration):
+        shortcuts.measure(shortcuts.networks_of(args), args, recorder)
+    names = {}
+    for run in recorder.runs:
+        check_training(list(run.words))
+        launch.check_preset_exists(launch.CommandLine(list(run.words)))
+        assert names.setdefault(run.name, run) == run, "two runs of one folder"
+    assert len(names) == 2 * networks * (1 + 2 * 2)
+
+
+def test_differences_are_taken_seed_by_seed(shortcuts):
+    rows = pd.DataFrame(
+        [
+            {"network": s, "shortcuts": s, "pairs": 1, "seed": k, "metric": "F1", "value": v}
+            for s, values in (("none", (0.5, 0.7)), ("all", (0.6, 0.65)))
+            for k, v in enumerate(values)
+        ]
+    )
+    found = shortcuts.differences(rows)
+    assert found.network.tolist() == ["all", "all"]
+    assert found.value.tolist() == pytest.approx([0.1, -0.05])
+
+
+def test_what_a_pretraining_logged_becomes_numbers(shortcuts, tmp_path):
+    lines = [
+        *((10, 2.0, 0.4, 0.1), (20, 4.0, 0.2, 0.2)),
+    ]
+    text = "".join(
+        f'[x][train_inner][INFO] - {{"num_updates": "{n}", "ups": "{ups}", "gradient_norm_1": '
+        f'"{first}", "gradient_norm_2": "{last}"}}\n'
+        for n, ups, first, last in lines
+    )
+    text += "".join(
+        f'[x][valid][INFO] - {{"valid_num_updates": "{n}", "valid_f1": "{f1}", '
+        f'"valid_accuracy": "{f1}"}}\n'
+        for n, f1 in ((5, 0.5), (10, 0.77), (15, 0.7), (20, 0.8))
+    )
+    (tmp_path / "hydra_train.log").write_text(text)
+    assert shortcuts.pretext_scores(tmp_path) == {
+        "pretext accuracy": 0.8,
+        "pretext F1": 0.8,
+        "updates to 95 %": 10,
+        "s per update": pytest.approx(1 / 3),
+        "gradient, first over last": pytest.approx(2.0),
+    }
+
+
+@pytest.mark.slow
+def test_the_study_of_shortcuts_is_written(shortcuts, monkeypatch, tmp_path, capsys):
+    data = write_tone_store(tmp_path / "data")
+    words = [
+        *("depth", "--depths", "2", "--pretraining", str(data), "--labelled", f"tones={data}"),
+        *("--dest", str(tmp_path / "out"), "--seeds", "1", "--jobs", "1", "--updates", "2"),
+        *("--validations", "2", "--epochs", "1", "task.segment_s=2", "model.kernels=[4,3,2]"),
+        *("--in-pretraining", "common.log_interval=1 task.leads_to_load=[II]"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["residual_study.py", *words])
+    shortcuts.main()
+    printed = capsys.readouterr().out
+    assert "| all_2_pairs |" in printed
+    rows = pd.read_csv(tmp_path / "out/depth.csv")
+    assert set(rows.network) == {"none_2_pairs", "all_2_pairs"}
+    assert {"pretext F1", "s per update", "tones, frozen, auroc"} <= set(rows.metric)
+    assert rows.value.notna().all()
+    pictures = {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert pictures == {"depth_gradients_2_pairs.png", "depth_f1_2_pairs.png"}

@@ -135,6 +135,16 @@ def test_a_preset_takes_one_step_on_recordings_and_the_loss_is_finite(preset, co
     criterion.reduce_metrics([log])  # outside an aggregation: must not fail on any key
 
 
+@pytest.mark.parametrize("method", ["uresnet", "ecg_mae"])
+def test_classifiers_of_masked_pretraining_report_the_metrics_of_the_published_tables(method):
+    presets = sorted((examples_dir() / method / "config" / "finetuning").glob("*.yaml"))
+    assert presets
+    for preset in presets:
+        criterion = OmegaConf.load(preset).criterion
+        asked = [criterion[f"report_{name}"] for name in ("auc", "f_max", "f_beta")]
+        assert all(asked), preset
+
+
 def test_the_small_presets_are_small_and_for_one_process():
     small = [path for path in PRESETS if is_small(path)]
     assert len(small) >= 2

@@ -5,16 +5,18 @@
     python examples/transform/residual_study.py depth --pretraining DATA --dest study
 
 ``shortcuts``: no block, the first, the first two, or all three with a shortcut. ``depth``: none or
-all, with 1, 2, ... pairs of convolutions per block. Of each the pretext task is measured (accuracy
-and mean F1 of the recordings to validate on, updates to 95 % of the last F1, seconds per update, and
-the norm of the gradient in the first block over that in the last); ``--labelled`` adds what the
-frozen encoder and full fine-tuning reach on labels, for each label set, so that two divisions into
-folds stand beside each other. Written are all numbers, a table, the differences from the network
-without shortcuts seed by seed, and pictures of the curves. A run that is finished is not repeated.
+all, with 1, 2, ... pairs of convolutions per block. Of each the pretext task is measured: accuracy
+and mean F1 of the recordings to validate on, updates to 95 % of the last F1, seconds per update,
+and the norm of the gradient in the first pair of convolutions over that in the last. ``--labelled``
+adds what the frozen encoder and full fine-tuning reach on labels, for each label set, so that two
+divisions into folds stand beside each other. Written are all numbers, a table, the differences from
+the network without shortcuts seed by seed, and pictures of the curves. A run that is finished is
+not repeated.
 """
 
 import argparse
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +37,10 @@ from fairseq_ecg.studies import (
 from fairseq_ecg.training_log import read_log
 
 CONFIGURATIONS = {"none": "[]", "first": "[1]", "first_second": "[1,2]", "all": "[1,2,3]"}
-PROTOCOLS = {"frozen": ("model.freeze_finetune_updates=1000000",), "fine-tuned": ()}
+PROTOCOLS = {
+    "frozen": ("model.freeze_finetune_updates=1000000",),
+    "fine-tuned": ("model.freeze_finetune_updates=0",),
+}
 PLAIN = "none"
 SHARE_OF_LAST = 0.95
 NEVER = 1000000
@@ -84,9 +89,7 @@ def pretraining(network: Network, seed: int, args: argparse.Namespace) -> Run:
     return Run(f"{network.name}/pretraining_{seed}", words)
 
 
-def training(
-    labels: Labels, protocol: str, seed: int, start: Run, args: argparse.Namespace
-) -> Run:
+def training(labels: Labels, protocol: str, seed: int, start: Run, args: argparse.Namespace) -> Run:
     """Return the training on labels from a pretraining."""
     words = (
         *("--config-name", args.finetuning_preset, f"task.data={quoted(labels.folder)}"),
@@ -114,7 +117,7 @@ def pretext_scores(folder: Path) -> dict[str, float]:
 
 
 def _gradient_ratio(lines: list[dict[str, float]]) -> float:
-    """Return the geometric mean over training of the first block's norm over the last one's."""
+    """Return the first pair's norm over the last one's, the geometric mean over training."""
     depth = sum(key.startswith("gradient_norm_") for key in lines[0])
     pairs = [(row["gradient_norm_1"], row[f"gradient_norm_{depth}"]) for row in lines]
     logs = [math.log(a / b) for a, b in pairs if a > 0 and b > 0]
@@ -130,7 +133,7 @@ def label_scores(checkpoint: Path, labels: Labels, args: argparse.Namespace) -> 
 def measure(networks: list[Network], args: argparse.Namespace, study: Study) -> pd.DataFrame:
     """Train whatever is missing; return one row per network, seed and metric."""
     seeds = range(1, args.seeds + 1)
-    runs = {(n, seed): pretraining(n, seed, args) for n in networks for seed in seeds}
+    runs = {(n, seed): pretraining(n, seed, args) for seed in seeds for n in networks}
     tuned = {
         (*key, labels, protocol): training(labels, protocol, key[1], run, args)
         for key, run in runs.items()
@@ -167,7 +170,7 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(networks: list[Network], args: argparse.Namespace, study: Study, name: str) -> list[Path]:
-    """Draw F1 and the norms of the gradient over updates, means over seeds; one picture per depth."""
+    """Draw F1 and the norms of the gradient over updates, as means over seeds, depth by depth."""
     pictures = []
     for pairs in sorted({network.pairs for network in networks}):
         gradients, f1 = {}, {}
@@ -187,7 +190,7 @@ def draw(networks: list[Network], args: argparse.Namespace, study: Study, name: 
     return pictures
 
 
-def _mean_over_runs(logs) -> list[dict[str, float]]:
+def _mean_over_runs(logs: Iterable[list[dict[str, float]]]) -> list[dict[str, float]]:
     """Average what several runs logged at the same time."""
     table = pd.concat([pd.DataFrame(rows) for rows in logs])
     key = "num_updates" if "num_updates" in table else "valid_num_updates"
@@ -195,8 +198,16 @@ def _mean_over_runs(logs) -> list[dict[str, float]]:
     return means.to_dict("records")
 
 
-def main() -> None:
-    """Parse, run, print and write."""
+def networks_of(args: argparse.Namespace) -> list[Network]:
+    """Return the lines of the table."""
+    if args.study == "shortcuts":
+        return [Network(name) for name in CONFIGURATIONS]
+    depths = [int(pairs) for pairs in args.depths.split(",")]
+    return [Network(name, pairs) for pairs in depths for name in (PLAIN, "all")]
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; overrides may stand anywhere in it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", choices=("shortcuts", "depth"))
     parser.add_argument("--pretraining", type=Path, required=True, help="folder of manifests")
@@ -219,15 +230,16 @@ def main() -> None:
         "--in-training", type=str.split, default=[], help="the same of runs on labels"
     )
     add_options(parser)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args(words)
     if not 1 <= args.validations <= args.updates:
         parser.error("--validations must be at least 1 and at most --updates")
-    if args.study == "shortcuts":
-        networks = [Network(name) for name in CONFIGURATIONS]
-    else:
-        depths = [int(pairs) for pairs in args.depths.split(",")]
-        networks = [Network(name, pairs) for pairs in depths for name in (PLAIN, "all")]
-    study = study_of(args, "dataset.num_workers=0")
+    return args
+
+
+def main() -> None:
+    """Parse, run, print and write."""
+    args = parse()
+    study, networks = study_of(args, "dataset.num_workers=0"), networks_of(args)
     rows = measure(networks, args, study)
     text = as_markdown(rows, "network", "metric")
     text += f"\n\nMinus `{PLAIN}` of the same seed:\n\n"

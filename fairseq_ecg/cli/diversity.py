@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairseq_ecg.cli.evaluate import PREDICTIONS_FILE, read_evaluation
+from fairseq_ecg.cli.evaluate import evaluation_folder, read_evaluation
 from fairseq_ecg.cli.thresholds import SCORES
 from fairseq_ecg.data.atomic import write_text
 from fairseq_ecg.evaluation import Evaluation
@@ -201,7 +201,7 @@ def compare_models(
             _check_alike(first, found, next(iter(arms.values()))[0], folder)
             limits: np.ndarray | float = threshold
             if valid is not None:
-                limits = _thresholds(_folder(folder) / valid, found, SCORES[score], seed)
+                limits = _thresholds(evaluation_folder(folder) / valid, found, SCORES[score], seed)
             models[name].append(Model(found.probability, _decide(found, limits)))
     if first is None:
         raise ValueError("there is no arm to look at; give one or more")
@@ -320,10 +320,6 @@ def _thresholds(
             f"{folder} has the recordings that are to be decided; give predictions on others"
         )
     return search(chosen_on, seed).values
-
-
-def _folder(path: str) -> Path:
-    return Path(path).parent if Path(path).name == PREDICTIONS_FILE else Path(path)
 
 
 def _check_alike(first: Evaluation, found: Evaluation, reference: str, folder: str) -> None:

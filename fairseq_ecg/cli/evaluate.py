@@ -150,7 +150,7 @@ def read_evaluation(path: str | Path) -> Evaluation:
         ValueError: If a file is missing, is none of a classifier, or both differ in rows or
             columns.
     """
-    folder = Path(path).parent if Path(path).name == PREDICTIONS_FILE else Path(path)
+    folder = evaluation_folder(path)
     names, labels, probability = _read_by_record(folder / PREDICTIONS_FILE)
     true_names, true_labels, truth = _read_by_record(folder / TRUTH_FILE)
     if names != true_names or labels != true_labels:
@@ -160,6 +160,11 @@ def read_evaluation(path: str | Path) -> Evaluation:
         )
     single_label = (folder / CONFUSION_FILE).is_file()
     return Evaluation(names, labels, probability, truth, single_label=single_label)
+
+
+def evaluation_folder(path: str | Path) -> Path:
+    """Return the folder of an evaluation, given it or ``predictions.csv`` in it."""
+    return Path(path).parent if Path(path).name == PREDICTIONS_FILE else Path(path)
 
 
 def _read_by_record(path: Path) -> tuple[list[str], list[str], np.ndarray]:

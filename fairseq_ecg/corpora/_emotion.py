@@ -104,7 +104,10 @@ def fold_splits(names: Sequence[str], fold: int, seed: int, protocol: str) -> di
             f"{n_folds}"
         )
     if not 0 <= fold < n_folds:
-        raise CorpusError(f"fold must be 0 to {n_folds - 1}, but is {fold}")
+        raise CorpusError(
+            f"fold must be 0 to {n_folds - 1}, but is {fold} (protocol {protocol} has {n_folds} "
+            "folds here)"
+        )
     role = {fold: "test", (fold + 1) % n_folds: "valid"}
     dealt = deal_folds(names, n_folds, seed)
     return {name: role.get(number, "train") for name, number in dealt.items()}
@@ -123,6 +126,22 @@ def deal_folds(names: Iterable[str], n_folds: int, seed: int) -> dict[str, int]:
     """
     ranked = sorted(set(names), key=lambda name: rank(seed, name))
     return {name: place % n_folds for place, name in enumerate(ranked)}
+
+
+def check_amount(name: str, value: float, positive: bool = False) -> None:
+    """Refuse an option that is negative or not finite.
+
+    Args:
+        name: The option.
+        value: Its value.
+        positive: Whether 0 is refused, too.
+
+    Raises:
+        CorpusError: Naming option and value.
+    """
+    if not 0 <= value < math.inf or (positive and not value):
+        wanted = "above 0" if positive else "at least 0"
+        raise CorpusError(f"{name} must be {wanted} and finite, but is {value}")
 
 
 # --- targets ------------------------------------------------------------------------------------
@@ -262,9 +281,12 @@ def balance(label_sets: Mapping[str, Any]) -> list[str]:
                 if count
             )
             rows.append(f"  {name}, {split} - {', '.join(shares) or 'nothing'}")
-        occurring = [label for label, count in facts["counts"].items() if count]
-        if len(occurring) < 2:
+        trivial = [
+            split for split in SPLITS if sum(map(bool, facts["split_counts"][split].values())) < 2
+        ]
+        if trivial:
             rows.append(
-                f"  warning: {name} has no two classes that occur, so any network is right about it"
+                f"  warning: {name} has no two classes in {', '.join(trivial)}: nothing can be "
+                "learnt, or compared, there"
             )
     return ["balance of the classes:", *rows]

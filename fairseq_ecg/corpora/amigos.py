@@ -17,7 +17,13 @@ from typing import Any
 import numpy as np
 
 from fairseq_ecg.corpora._base import CorpusError, LabelSet, option, register_corpus
-from fairseq_ecg.corpora._emotion import EmotionCorpus, Scale, rating_codes, rating_sets
+from fairseq_ecg.corpora._emotion import (
+    EmotionCorpus,
+    Scale,
+    check_amount,
+    rating_codes,
+    rating_sets,
+)
 from fairseq_ecg.data.ingest import RecordEntry
 from fairseq_ecg.data.mat_tree import read_mat_tree
 from fairseq_ecg.data.record_file import RecordError
@@ -59,10 +65,8 @@ class Amigos(EmotionCorpus):
     def windows(self, root: Path) -> list[RecordEntry]:
         """List the windows of all films; see ``EmotionCorpus.windows``."""
         SCALE.check_threshold(self.threshold)
-        if not self.units_per_mv > 0:
-            raise CorpusError(f"units_per_mv must be positive, but is {self.units_per_mv}")
-        if not self.lead_in_s >= 0:
-            raise CorpusError(f"lead_in_s must not be negative, but is {self.lead_in_s}")
+        check_amount("units_per_mv", self.units_per_mv, positive=True)
+        check_amount("lead_in_s", self.lead_in_s)
         return [
             entry
             for person, path in _find_files(root).items()
@@ -105,13 +109,9 @@ class AmigosReader(WindowReader):
         units_per_mv: Numbers are divided by this.
     """
 
+    leads = LEADS
     film: int
     units_per_mv: float = 1.0
-
-    @property
-    def leads(self) -> tuple[str, ...]:
-        """See ``WindowReader.leads``."""
-        return LEADS
 
     @property
     def trial(self) -> int:

@@ -17,7 +17,13 @@ from typing import Any
 import numpy as np
 
 from fairseq_ecg.corpora._base import CorpusError, LabelSet, option, register_corpus
-from fairseq_ecg.corpora._emotion import EmotionCorpus, Scale, rating_codes, rating_sets
+from fairseq_ecg.corpora._emotion import (
+    EmotionCorpus,
+    Scale,
+    check_amount,
+    rating_codes,
+    rating_sets,
+)
 from fairseq_ecg.data.ingest import RecordEntry
 from fairseq_ecg.data.mat_tree import read_mat_tree
 from fairseq_ecg.data.record_file import RecordError
@@ -61,8 +67,7 @@ class Dreamer(EmotionCorpus):
                 "out after an agreement"
             )
         SCALE.check_threshold(self.threshold)
-        if not self.units_per_mv > 0:
-            raise CorpusError(f"units_per_mv must be positive, but is {self.units_per_mv}")
+        check_amount("units_per_mv", self.units_per_mv, positive=True)
         trials = load_trials(DreamerReader, path, self.units_per_mv)
         ratings = read_ratings(path, trials)
         return [
@@ -94,14 +99,10 @@ class DreamerReader(WindowReader):
         units_per_mv: Numbers are divided by this.
     """
 
+    leads = LEADS
     person: int
     film: int
     units_per_mv: float = 1.0
-
-    @property
-    def leads(self) -> tuple[str, ...]:
-        """See ``WindowReader.leads``."""
-        return LEADS
 
     @property
     def trial(self) -> tuple[int, int]:
@@ -156,22 +157,23 @@ def read_ratings(
         count = films[person]
         for target, column in TARGETS.items():
             where = f"{path}: Data{{{person}}}.{column}"
-            scores = np.asarray(data.get(column, ()), dtype=np.float64).ravel()
-            if len(scores) != count:
+            scores = data.get(column, np.zeros(0))
+            if not isinstance(scores, np.ndarray) or scores.size != count:
                 raise CorpusError(
-                    f"{where} must have one rating for each of {count} films, but has {len(scores)}"
+                    f"{where} must have one rating for each of {count} films, but has "
+                    f"{np.size(scores)}, or is no column of numbers"
                 )
-            for film, score in enumerate(scores.tolist(), start=1):
+            for film, score in enumerate(scores.astype(np.float64).ravel().tolist(), start=1):
                 SCALE.check(score, f"{where}({film})")
                 ratings.setdefault((person, film), {})[target] = score
     return ratings
 
 
 def _rate(path: Path, tree: Any) -> float:
-    rate = np.asarray(tree.get("ECG_SamplingRate", ()) if isinstance(tree, dict) else ())
-    if rate.size != 1 or not float(rate.ravel()[0]) > 0:
+    rate = tree.get("ECG_SamplingRate") if isinstance(tree, dict) else None
+    if not isinstance(rate, np.ndarray) or rate.size != 1:
         raise RecordError("bad_header", f"{path}: DREAMER.ECG_SamplingRate must be one rate in Hz")
-    return float(rate.ravel()[0])
+    return float(rate.item())
 
 
 def _people(path: Path, tree: Any) -> list[dict[str, Any]]:
@@ -184,8 +186,9 @@ def _people(path: Path, tree: Any) -> list[dict[str, Any]]:
 def _films(path: Path, person: int, data: Mapping[str, Any]) -> list[np.ndarray]:
     ecg = data.get("ECG")
     films = ecg.get("stimuli") if isinstance(ecg, dict) else None
-    if not isinstance(films, list):
+    if not isinstance(films, list) or not all(isinstance(one, np.ndarray) for one in films):
         raise RecordError(
-            "missing_key", f"{path}: Data{{{person}}}.ECG.stimuli must be a cell for each film"
+            "missing_key",
+            f"{path}: Data{{{person}}}.ECG.stimuli must be a cell of numbers for each film",
         )
     return films

@@ -114,17 +114,8 @@ class SwellReader(WindowReader):
         channel: Which of its channels, from 1.
     """
 
+    leads = LEADS
     channel: int
-
-    @property
-    def leads(self) -> tuple[str, ...]:
-        """See ``WindowReader.leads``."""
-        return LEADS
-
-    @property
-    def trial(self) -> str:
-        """See ``WindowReader.trial``: a file is one trial."""
-        return ""
 
     @property
     def options(self) -> tuple[Any, ...]:

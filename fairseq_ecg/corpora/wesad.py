@@ -8,7 +8,6 @@ without 10 s at either end.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_ecg.corpora._base import CorpusError, LabelSet, option, register_corpus
-from fairseq_ecg.corpora._emotion import EmotionCorpus, class_set, code
+from fairseq_ecg.corpora._emotion import EmotionCorpus, check_amount, class_set, code
 from fairseq_ecg.data.ingest import RecordEntry
 from fairseq_ecg.data.opensignals_reader import read_opensignals_ecg
+from fairseq_ecg.data.record_file import read_small_file
 from fairseq_ecg.data.trial_windows import (
     RATE_HZ,
     WINDOW,
@@ -38,6 +38,7 @@ _STATE_OF = {
     "medi 1": "meditation",
     "medi 2": "meditation",
 }
+_MAX_TEXT_BYTES = 1 << 20
 _READING = re.compile(r"[a-z]read")
 _TIME = re.compile(r"(\d+)(?:\.(\d{1,2}))?")
 _AGE = re.compile(r"^Age:\s*(\d+)", re.MULTILINE)
@@ -57,8 +58,7 @@ class Wesad(EmotionCorpus):
 
     def windows(self, root: Path) -> list[RecordEntry]:
         """List the windows of all states; see ``EmotionCorpus.windows``."""
-        if not self.margin_s >= 0:
-            raise CorpusError(f"margin_s must not be negative, but is {self.margin_s}")
+        check_amount("margin_s", self.margin_s)
         return [
             entry
             for person in _find_people(root)
@@ -106,15 +106,7 @@ class Wesad(EmotionCorpus):
 class WesadReader(WindowReader):
     """Reads one window of the recording of one person."""
 
-    @property
-    def leads(self) -> tuple[str, ...]:
-        """See ``WindowReader.leads``."""
-        return LEADS
-
-    @property
-    def trial(self) -> str:
-        """See ``WindowReader.trial``: a file is one trial."""
-        return ""
+    leads = LEADS
 
     @staticmethod
     def load(path: Path, *options: Any) -> Mapping[str, Trace]:
@@ -136,11 +128,12 @@ def read_schedule(path: Path) -> list[tuple[str, float, float]]:
     Raises:
         CorpusError: If a line is missing, a name is not known, a time is none, or a state ends
             before it begins; names file and line.
+        RecordError: If the file is no table of that size.
     """
     if not path.is_file():
         raise CorpusError(f"{path} is missing; it says when each state began and ended")
-    with open(path, encoding="utf-8", errors="replace", newline="") as file:
-        lines = {row[0].strip(): row[1:] for row in csv.reader(file, delimiter=";") if row}
+    rows = [line.split(";") for line in _read_text(path).splitlines()]
+    lines = {row[0].strip(): row[1:] for row in rows}
     missing = [key for key in ("# ORDER", "# START", "# END") if key not in lines]
     if missing:
         raise CorpusError(f"{path} must have the lines # ORDER, # START, # END; no {missing[0]}")
@@ -174,9 +167,13 @@ def _seconds(row: list[str], column: int, where: str) -> float:
 
 def _read_person(path: Path) -> tuple[float | None, str]:
     """Return age and sex; None and empty where they are not stated."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    text = _read_text(path) if path.is_file() else ""
     age, sex = _AGE.search(text), _SEX.search(text)
     return (float(age[1]) if age else None), (sex[1].casefold() if sex else "")
+
+
+def _read_text(path: Path) -> str:
+    return read_small_file(str(path), _MAX_TEXT_BYTES).decode("utf-8", "replace")
 
 
 def _find_people(root: Path) -> list[int]:

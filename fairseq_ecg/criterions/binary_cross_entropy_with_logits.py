@@ -25,6 +25,7 @@ from fairseq_ecg.criterions._multilabel_losses import (
     focal_loss,
     sparsity_loss,
 )
+from fairseq_ecg.criterions._scores import logits_and_labels
 from fairseq_ecg.metrics.cinc2021 import find_class, load_weights
 from fairseq_ecg.metrics.summary import Summary
 from fairseq_ecg.resources import challenge_classes, challenge_weights_file
@@ -241,12 +242,7 @@ class BinaryCrossEntropyWithLogits(FairseqCriterion):
         Raises:
             ValueError: If logits and labels differ in shape.
         """
-        logits, labels = model(**sample["net_input"])["out"], sample["label"]
-        if logits.shape != labels.shape:
-            raise ValueError(
-                f"the model gives {logits.shape[-1]} scores, the data have {labels.shape[-1]} "
-                "labels; give model.num_labels=null to take the number from the data"
-            )
+        logits, labels = logits_and_labels(model, sample)
         loss = self.loss_of_decisions(logits, labels)
         terms = self.terms_of_batch(logits, labels)
         for name, value in terms.items():

@@ -21,6 +21,7 @@ from torch.nn import functional
 from fairseq_ecg.criterions._class_weights import class_weights_of
 from fairseq_ecg.criterions._logging import sum_logs
 from fairseq_ecg.criterions._penalty import kernel_penalty
+from fairseq_ecg.criterions._scores import logits_and_labels
 from fairseq_ecg.metrics.multiclass import OVERALL, SingleLabelSummary
 
 
@@ -134,12 +135,7 @@ class EcgCrossEntropy(FairseqCriterion):
         Raises:
             ValueError: If logits and labels differ in shape.
         """
-        logits, labels = model(**sample["net_input"])["out"], sample["label"]
-        if logits.shape != labels.shape:
-            raise ValueError(
-                f"the model gives {logits.shape[-1]} scores, the data have {labels.shape[-1]} "
-                "labels; give model.num_labels=null to take the number from the data"
-            )
+        logits, labels = logits_and_labels(model, sample)
         loss = softmax_cross_entropy(logits, labels, self.class_weights, self.label_smoothing)
         if self.training and self.l2:
             loss = loss + len(labels) * self.l2 * kernel_penalty(model)

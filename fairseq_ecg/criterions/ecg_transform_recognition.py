@@ -217,7 +217,9 @@ class EcgTransformRecognition(FairseqCriterion):
 
         Args:
             model: Its output has ``logits`` [B, 7] if forms are told apart, ``projection`` [B, D]
-                if copies are contrasted.
+                if copies are contrasted; ``channel_weights`` [B, D], if it has any, are logged
+                as a mean for each form. Its ``heads``, if it has any: one for each form, or one
+                for all with ``softmax7``.
             sample: A batch with ``view`` and ``n_views``, rows item by item.
             reduce: Not used; the loss is always summed.
 
@@ -225,10 +227,11 @@ class EcgTransformRecognition(FairseqCriterion):
             The loss, float32 []; the number of windows; what to log, as sums.
 
         Raises:
-            ValueError: If the batch has not the views, or the output not the values, that the mode
-                needs.
+            ValueError: If the batch has not the views, or the model not the heads or the values,
+                that mode and loss need.
         """
         self._check_views(sample)
+        self._check_heads(model)
         output = model(**sample["net_input"])
         rows = len(sample["view"])
         windows = rows // self.n_views
@@ -264,6 +267,10 @@ class EcgTransformRecognition(FairseqCriterion):
         else:
             loss = multi_binary_loss(logits, form, self.coefficients)
         counts = count_forms(logits.detach(), form, self.exclusive)
+        if output.get("channel_weights") is not None:
+            each = output["channel_weights"].detach().float().mean(1)
+            sums = each.unflatten(0, (-1, self.n_views)).sum(0)
+            counts.update({f"weight_{name}": sums[k] for k, name in enumerate(FORMS)})
         return loss, {**counts, "rows": len(form)}
 
     def _contrast(
@@ -296,6 +303,16 @@ class EcgTransformRecognition(FairseqCriterion):
                 f"give task.views={self.task_views}"
             )
 
+    def _check_heads(self, model: nn.Module) -> None:
+        """Refuse heads of the other loss, whose logits have the same shape."""
+        n_heads = len(getattr(model, "heads", ()))
+        if self.mode != "contrastive" and n_heads and (n_heads == 1) != self.exclusive:
+            loss = "softmax7" if self.exclusive else "multi_binary"
+            raise ValueError(
+                f"criterion.loss={loss} needs {1 if self.exclusive else len(FORMS)} heads, but the "
+                f"model has {n_heads}; give model.heads={loss}"
+            )
+
     def _check(self, coefficients: List[float]) -> None:
         """Refuse values that have no meaning."""
         for key in ("l2", "lambda_ntxent"):
@@ -326,7 +343,8 @@ class EcgTransformRecognition(FairseqCriterion):
         ``accuracy`` is the share of rows whose largest logit is that of their form, ``f1`` the
         mean over the forms of ``f1_<form>``; ``accuracy_<form>`` and ``f1_<form>`` are of the
         answers to "is it this form?". ``pair_accuracy`` is the share of copies to which the other
-        copy of their window is the nearest.
+        copy of their window is the nearest. ``channel_weight_<form>`` is the mean weight of all
+        channels, of a model that weighs them (squeeze and excitation).
 
         Args:
             logging_outputs: What ``forward`` returned, of all micro-batches and processes.
@@ -334,6 +352,7 @@ class EcgTransformRecognition(FairseqCriterion):
         known = {key for log in logging_outputs for key in log}
         losses = [key for key in ("loss", *_LOSSES["joint"]) if key in known]
         parts = [f"{part}_{form}" for part in ("tp", "fp", "fn") for form in FORMS]
+        parts += [f"weight_{form}" for form in FORMS]
         sums = [key for key in ("rows", "right", *parts, "correct", "count") if key in known]
         total = sum_logs(logging_outputs, (*losses, *sums, "sample_size", *_COUNTS))
         size = total["sample_size"]
@@ -347,6 +366,8 @@ class EcgTransformRecognition(FairseqCriterion):
             for form in FORMS:
                 metrics.log_derived(f"accuracy_{form}", partial(_accuracy, form))
                 metrics.log_derived(f"f1_{form}", partial(_f1, form))
+                if f"weight_{form}" in known:
+                    metrics.log_derived(f"channel_weight_{form}", partial(_mean_weight, form))
         if "count" in known:
             metrics.log_derived("pair_accuracy", partial(_ratio, "correct", "count"))
         for key in _COUNTS:
@@ -382,6 +403,10 @@ def _accuracy(form: str, meters: Dict[str, Any]) -> float:
 def _f1(form: str, meters: Dict[str, Any]) -> float:
     gain = 2 * _sum(meters, f"tp_{form}")
     return _share(gain, gain + _sum(meters, f"fp_{form}") + _sum(meters, f"fn_{form}"))
+
+
+def _mean_weight(form: str, meters: Dict[str, Any]) -> float:
+    return _share(len(FORMS) * _sum(meters, f"weight_{form}"), _sum(meters, "rows"))
 
 
 def _mean_f1(meters: Dict[str, Any]) -> float:

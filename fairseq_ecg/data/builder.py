@@ -279,7 +279,8 @@ def _finish(
     write_ledger(dest / LEDGER_FILE, remarks + duplicates)
     if not len(index):
         raise BuildError(
-            f"not one of {plan['n_entries']} records could be kept; {dest / LEDGER_FILE} says why"
+            f"not one of {plan['n_entries']} records could be kept; the first one: "
+            f"{remarks[0].detail}; {dest / LEDGER_FILE} has all"
         )
     with replacing(folder / INDEX_FILE) as file:
         pq.write_table(index, file)

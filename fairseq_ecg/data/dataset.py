@@ -238,11 +238,30 @@ class EcgDataset(BaseEcgDataset):
         In training it depends on seed, epoch and index. Otherwise on the recording's name and the
         first sample of the window alone, so that the losses of epochs, and of runs, compare.
         """
+        return self._generator(index, _MASK) if self.shuffle else self._lasting_generator(index)
+
+    def view_generator(self, index: int, view: int, lead: int = 0) -> np.random.Generator:
+        """Return the generator of what is drawn for a view after the transforms of its item.
+
+        Args:
+            index: Of the item.
+            view: Of the item.
+            lead: Which lead of it, where they draw apart outside training.
+
+        Returns:
+            In training it depends on seed, epoch, index and view; otherwise as ``mask_generator``
+            says, on view and lead as well.
+        """
         if self.shuffle:
-            return self._generator(index, _MASK)
+            return super().view_generator(index, view)
+        return self._lasting_generator(index, view, lead)
+
+    def _lasting_generator(self, index: int, *more: int) -> np.random.Generator:
+        """Return a generator that is the same in all epochs and runs."""
         name = self.source.names[int(self.windows.row[index])]
         digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-        return np.random.default_rng((int.from_bytes(digest), int(self.windows.start[index])))
+        key = (int.from_bytes(digest), int(self.windows.start[index]), *more)
+        return np.random.default_rng(key)
 
     def _start(self, index: int) -> int:
         """Return the first sample of a piece, the same for all views of it."""

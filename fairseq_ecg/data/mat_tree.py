@@ -39,7 +39,7 @@ from fairseq_ecg.data.record_file import RecordError
 _CELL = 1
 _CHUNK = 1 << 20
 _MAX_DEPTH = 12
-_MAX_CELLS = 1_000_000
+_MAX_MEMBERS = 1_000_000
 _MAX_FIELDS = 1000
 
 
@@ -133,6 +133,7 @@ class _Tree:
         self._order = order
         self._skip = frozenset(skip)
         self._left = max_bytes
+        self._members_left = _MAX_MEMBERS
 
     def matrix(self, name: str, depth: int) -> Any:
         """Parse the content of a matrix element: its header, and what its class holds."""
@@ -145,7 +146,7 @@ class _Tree:
         dims = self._dims()
         self._small(256)  # the name, which only the outermost one has
         if mclass == _CELL:
-            count = self._count(name, dims)
+            count = self._count(name, dims, 1)
             return [self._member(f"{name}{{{i + 1}}}", depth) for i in range(count)]
         if mclass == STRUCT:
             return self._struct(name, dims, depth)
@@ -162,7 +163,7 @@ class _Tree:
         ]
         single = math.prod(dims) == 1
         members = []
-        for i in range(self._count(name, dims)):
+        for i in range(self._count(name, dims, max(1, len(fields)))):
             where = name if single else f"{name}({i + 1})"
             found = {field: self._member(f"{where}.{field}", depth, field) for field in fields}
             members.append({key: value for key, value in found.items() if key not in self._skip})
@@ -238,8 +239,12 @@ class _Tree:
             raise ValueError(f"a shape must not be negative, but is {dims}")
         return dims
 
-    def _count(self, name: str, dims: tuple[int, ...]) -> int:
+    def _count(self, name: str, dims: tuple[int, ...], each: int) -> int:
+        """Return how many elements there are; an empty one costs a hundred times its 8 bytes."""
         count = math.prod(dims)
-        if count > _MAX_CELLS:
-            raise ValueError(f"{name} must not have more than {_MAX_CELLS} members, has {count}")
+        self._members_left -= count * each
+        if self._members_left < 0:
+            raise ValueError(
+                f"with the {count * each} members of {name} it has more than {_MAX_MEMBERS}"
+            )
         return count

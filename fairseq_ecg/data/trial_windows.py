@@ -13,7 +13,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,7 +27,8 @@ RATE_HZ = 256.0
 WINDOW = 2560
 """Samples of a window, 10 s."""
 
-# The filter between two rates of 100 Hz and more reaches less far than this.
+_LEAST_RATE_HZ, _LARGEST_RATE_HZ = 100.0, 8000.0
+# The filter between two rates from the least one on reaches less far than this.
 _REACH_S = 0.25
 
 
@@ -60,7 +61,15 @@ def make_trace(
         rate_hz: Its rate.
         leads: Names of its leads.
         columns: What each lead is called in the file.
+
+    Raises:
+        ValueError: If the rate is not from 100 to 8000 Hz, or the trial has not even a sample.
     """
+    if not _LEAST_RATE_HZ <= rate_hz <= _LARGEST_RATE_HZ:
+        raise ValueError(
+            f"{', '.join(columns)} must have a rate from {_LEAST_RATE_HZ:g} to "
+            f"{_LARGEST_RATE_HZ:g} Hz, but is said to have {rate_hz:g} Hz"
+        )
     missing = ~np.isfinite(source)
     whole = np.where(missing, np.float32(0), source) if missing.any() else source
     return Trace(source, rate_hz, leads, columns, resample(whole, rate_hz, RATE_HZ))
@@ -95,20 +104,17 @@ class WindowReader(abc.ABC):
     The trials of the file that was read last are kept, so that its windows cost one read.
 
     Attributes:
+        leads: Names of the leads.
         start: First sample of the window in its trial, at ``RATE_HZ``.
     """
 
+    leads: ClassVar[tuple[str, ...]]
     start: int
 
     @property
-    @abc.abstractmethod
-    def leads(self) -> tuple[str, ...]:
-        """Names of the leads."""
-
-    @property
-    @abc.abstractmethod
     def trial(self) -> Hashable:
-        """Which of the file's trials."""
+        """Which of the file's trials; an empty name where the file is one trial."""
+        return ""
 
     @property
     def options(self) -> tuple[Any, ...]:
@@ -121,7 +127,7 @@ class WindowReader(abc.ABC):
         """Return the trials of a file.
 
         Raises:
-            RecordError: If it cannot be read.
+            ValueError: If it cannot be read, or makes no trace.
         """
 
     def facts(self, path: Path) -> RecordFacts:
@@ -197,4 +203,9 @@ def _load(
     reader: type[WindowReader], path: Path, stamp: tuple[int, int], options: tuple[Any, ...]
 ) -> Mapping[Any, Trace]:
     del stamp  # another one is another content
-    return reader.load(path, *options)
+    try:
+        return reader.load(path, *options)
+    except RecordError:
+        raise
+    except ValueError as error:
+        raise RecordError("unreadable_file", f"{path}: {error}") from error

@@ -230,6 +230,13 @@ class LeadItems(_Wrapper):
             for view in range(n_views)
         ]
 
+    def view_generator(self, index: int, view: int) -> np.random.Generator:
+        """See ``EcgDataset.view_generator``."""
+        if self.shuffle:
+            return super().view_generator(index, view)
+        segment, lead = divmod(index, len(self.leads))
+        return self.dataset.view_generator(segment, view, lead)
+
     def _lead(self, item: dict[str, Any], lead: int) -> dict[str, Any]:
         return {
             **item,
@@ -263,7 +270,8 @@ class TransformViews(_Views):
     """Each segment in all of its transformed forms; ``view`` says which one a row is.
 
     A batch is ordered [segment 0 form 0, segment 0 form 1, ..., segment 1 form 0, ...]. What is
-    random about a form depends on seed, epoch, index and form, in every split.
+    random about a form depends on seed, epoch, index and form in training, otherwise on the
+    recording's name, the first sample, the lead if it is alone, and the form.
 
     Args:
         dataset: Segments, or single leads of them.

@@ -8,18 +8,30 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from fairseq_ecg.data.record_file import RecordError, open_regular
 
-_MAX_BYTES = 256 << 20
+_MAX_BYTES = 64 << 20
 _MAX_COLUMNS = 16_384
 _CELL = re.compile(r"([A-Z]{1,3})\d+")
 _SHEETS = "xl/workbook.xml"
 _RELATIONS = "xl/_rels/workbook.xml.rels"
 _STRINGS = "xl/sharedStrings.xml"
+# What zipfile, ElementTree and a part without the expected content raise; an archive that is
+# encrypted, or compressed in a way that is not known, is a RuntimeError.
+_FAULTS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    ElementTree.ParseError,
+    LookupError,
+    ValueError,
+    RuntimeError,
+    EOFError,
+)
 
 
 def read_xlsx(path: Path) -> list[tuple[int, dict[str, str]]]:
@@ -40,9 +52,9 @@ def read_xlsx(path: Path) -> list[tuple[int, dict[str, str]]]:
     try:
         with zipfile.ZipFile(path) as archive:
             rows = list(_rows(archive, _first_sheet(archive, path), path))
-    except (zipfile.BadZipFile, ElementTree.ParseError, KeyError, ValueError) as error:
-        if isinstance(error, RecordError):
-            raise
+    except RecordError:
+        raise
+    except _FAULTS as error:
         raise RecordError(
             "unsupported_format", f"{path} must be an Excel workbook (.xlsx), but: {error}"
         ) from error
@@ -74,7 +86,11 @@ def _text(cell: ElementTree.Element, shared: list[str]) -> str:
     if kind == "inlineStr":
         return "".join(part.text or "" for part in cell.findall(".//{*}t")).strip()
     value = (cell.findtext("{*}v") or "").strip()
-    return shared[int(value)] if kind == "s" and value else value
+    if kind != "s" or not value:
+        return value
+    if not 0 <= int(value) < len(shared):
+        raise ValueError(f"a cell has the shared text {value} of {len(shared)}")
+    return shared[int(value)]
 
 
 def _column(reference: str | None, place: int) -> int:
@@ -94,9 +110,9 @@ def _first_sheet(archive: zipfile.ZipFile, path: Path) -> str:
     sheet = _parse(archive, _SHEETS, path).find(".//{*}sheet")
     if sheet is None:
         raise ValueError("it has no sheet")
-    identifier = next(value for key, value in sheet.items() if key.endswith("}id"))
+    identifiers = [value for key, value in sheet.items() if key.endswith("}id")]
     for relation in _parse(archive, _RELATIONS, path):
-        if relation.get("Id") == identifier:
+        if relation.get("Id") in identifiers:
             target = str(relation.get("Target"))
             inside = PurePosixPath(_SHEETS).parent / target
             return target.lstrip("/") if target.startswith("/") else str(inside)
@@ -112,14 +128,21 @@ def _shared_strings(archive: zipfile.ZipFile, path: Path) -> list[str]:
     ]
 
 
+class _PlainTree(ElementTree.TreeBuilder):
+    """Builds a tree of a part that defines no document type, and with it no entities."""
+
+    def doctype(self, name: str, public: str | None, system: str | None) -> None:
+        """Refuse it, in whatever encoding it is written."""
+        del public, system
+        raise ValueError(f"a part defines the document type {name}")
+
+
 def _parse(archive: zipfile.ZipFile, name: str, path: Path) -> ElementTree.Element:
     """Parse a part that defines no entities and is not too large."""
-    if archive.getinfo(name).file_size > _MAX_BYTES:
-        raise RecordError("too_large", f"{path}: {name} must not exceed {_MAX_BYTES} bytes")
     with archive.open(name) as file:
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise RecordError("too_large", f"{path}: {name} must not exceed {_MAX_BYTES} bytes")
-    if b"<!DOCTYPE" in content:
-        raise ValueError(f"{name} defines a document type")
-    return ElementTree.fromstring(content)  # noqa: S314 - bounded, and without entities
+    parser = ElementTree.XMLParser(target=_PlainTree())  # noqa: S314 - bounded, without entities
+    parser.feed(content)
+    return parser.close()

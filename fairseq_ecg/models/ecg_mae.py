@@ -575,7 +575,9 @@ def _stem_sizes(state: Mapping[str, Tensor]) -> Dict[str, Any]:
     return {
         "stem_blocks": len({key[len(stem) :].split(".")[0] for key in state if stem in key}),
         "stem_channels": len(state["embedding.stem.shortcut.weight"]),
-        "stem_kernels": [state[key].shape[2] for key in sorted(convs)],
+        "stem_kernels": [
+            state[f"{stem}0.convs.{number}.weight"].shape[2] for number in range(len(convs))
+        ],
         "stem_kernels_ms": None,
     }
 
@@ -614,19 +616,20 @@ def _check_widths(cfg: EcgMaeConfig, width: str, heads: str) -> None:
 
 
 def _check_stem(cfg: EcgMaeConfig) -> None:
-    given = cfg.stem_kernels if cfg.stem_kernels_ms is None else cfg.stem_kernels_ms
+    key = "stem_kernels" if cfg.stem_kernels_ms is None else "stem_kernels_ms"
+    given = list(getattr(cfg, key))
     if not given or min(given) <= 0:
-        raise ValueError(f"model.stem_kernels is {list(given)}; give one width or more")
-    even = [] if cfg.stem_kernels_ms is not None else [k for k in given if k % 2 == 0]
+        raise ValueError(f"model.{key} is {given}; give one width above 0 or more")
+    even = [k for k in given if k % 2 == 0] if key == "stem_kernels" else []
     if even:
-        raise ValueError(f"model.stem_kernels is {list(given)}; {even[0]} is not odd")
+        raise ValueError(f"model.stem_kernels is {given}; {even[0]} is not odd")
     _check_positive(cfg, "stem_blocks")
     branches = len(given) + 1
     groups = GROUPS if cfg.stem_norm == "group" else 1
     if cfg.stem_channels < 1 or cfg.stem_channels % branches or cfg.stem_channels % groups:
         raise ValueError(
             f"model.stem_channels is {cfg.stem_channels}; give a multiple of the {branches} "
-            f"branches (model.stem_kernels and one more)"
+            f"branches (model.{key} and one more)"
             + (f" and of the {GROUPS} groups of stem_norm=group" if groups > 1 else "")
         )
     if cfg.tokens == "lead":

@@ -7,7 +7,7 @@ Shapes: B batch, C leads, T samples, L frames, D width, N blocks.
 """
 
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import torch
@@ -317,9 +317,7 @@ class EcgTransformCnn(EcgEncoder):
 
     def _padding(self, n_samples: int, padding_mask: Optional[Tensor]) -> Optional[FramePadding]:
         """Return the padded samples; a row without one whole frame is refused."""
-        return frame_padding(
-            padding_mask, n_samples, lambda n: n if self.n_frames(n) else 0
-        )
+        return frame_padding(padding_mask, n_samples, lambda n: n if self.n_frames(n) else 0)
 
     def _thin_out(self, x: Tensor, valid: Optional[Tensor]) -> Tuple[Tensor, Optional[Tensor]]:
         """Take maxima of neighbours; one is valid if all of its neighbours are."""
@@ -373,9 +371,7 @@ class ConvPair(nn.Module):
         if cfg.residual_init_zero:
             nn.init.zeros_(self.conv2.weight)
 
-    def forward(
-        self, x: Tensor, valid: Optional[Tensor] = None
-    ) -> Tuple[Tensor, Optional[Tensor]]:
+    def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tuple[Tensor, Optional[Tensor]]:
         """Apply the pair.
 
         Args:
@@ -433,7 +429,7 @@ def dense(sizes: List[int], activation: nn.Module, dropout: float) -> nn.Sequent
         activation: Without parameters; used several times.
         dropout: Probability.
     """
-    pairs = list(zip(sizes, sizes[1:]))
+    pairs = list(pairwise(sizes))
     hidden = [[_drawn(nn.Linear(*p)), activation, nn.Dropout(dropout)] for p in pairs[:-1]]
     return nn.Sequential(*chain(*hidden), _drawn(nn.Linear(*pairs[-1])))
 
@@ -447,10 +443,10 @@ def _drawn(layer: nn.Module) -> nn.Module:
 
 def _sizes(cfg: TransformCnnEncoderConfig) -> List[List[Tuple[int, int, int]]]:
     """Return channels in, channels out and kernel of each pair of each block."""
-    incoming = [cfg.in_d, *cfg.widths]
+    incoming = [cfg.in_d, *cfg.widths[:-1]]
     return [
         [(first if not i else width, width, kernel) for i in range(cfg.units_per_block)]
-        for first, width, kernel in zip(incoming, cfg.widths, cfg.kernels)
+        for first, width, kernel in zip(incoming, cfg.widths, cfg.kernels, strict=True)
     ]
 
 

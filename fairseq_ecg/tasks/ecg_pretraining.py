@@ -374,9 +374,10 @@ class EcgPretrainingTask(EcgTask):
 
     def _check_views(self, name: str) -> None:
         if self.views.perturb_always and not self.perturbations:
+            example = _PAIR if self.num_leads == 1 else "random_leads_masking"
             raise ValueError(
                 f"task.views={name} compares perturbed copies of a segment, but "
-                "task.perturbation_mode is empty; give e.g. [random_leads_masking]"
+                f"task.perturbation_mode is empty; give e.g. [{example}]"
             )
         if self.views.pairs and word(self.cfg.windowing) == "random":
             raise ValueError(

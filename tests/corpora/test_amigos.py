@@ -117,8 +117,8 @@ def test_other_folders_and_options_are_refused(tmp_path):
     root = write_amigos(tmp_path / "in")
     for options, match in (
         ({"threshold": 9.0}, "from 1 to below 9"),
-        ({"units_per_mv": 0.0}, "units_per_mv must be positive"),
-        ({"lead_in_s": -1.0}, "lead_in_s must not be negative"),
+        ({"units_per_mv": 0.0}, "units_per_mv must be above 0"),
+        ({"lead_in_s": -1.0}, "lead_in_s must be at least 0"),
     ):
         with pytest.raises(CorpusError, match=match):
             get_corpus("amigos", **options).entries(root)

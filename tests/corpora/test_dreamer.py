@@ -81,6 +81,26 @@ def remove(*keys):
             r"Data\{1\}\.ScoreArousal must have one rating for each of 2 films, but has 5",
         ),
         (
+            lambda people: people[0].update(ScoreArousal="3"),
+            CorpusError,
+            r"Data\{1\}\.ScoreArousal must have one rating .* or is no column of numbers",
+        ),
+        (
+            lambda people: people[0].update(ScoreArousal={"a": 1}),
+            CorpusError,
+            r"Data\{1\}\.ScoreArousal must have one rating .* or is no column of numbers",
+        ),
+        (
+            lambda people: people[0]["ECG"]["stimuli"].__setitem__((0, 0), "text"),
+            RecordError,
+            r"Data\{1\}\.ECG\.stimuli must be a cell of numbers",
+        ),
+        (
+            lambda people: people[0]["ECG"]["stimuli"].__setitem__((0, 0), np.ones((0, 2))),
+            RecordError,
+            r"a signal must have leads and samples",
+        ),
+        (
             lambda people: people[0]["ECG"]["stimuli"].__setitem__((0, 0), np.ones((9, 14))),
             RecordError,
             r"Data\{1\}\.ECG\.stimuli\{1\} must be \[samples, 2\], but is \(9, 14\)",

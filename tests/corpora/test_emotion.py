@@ -82,9 +82,9 @@ def test_a_target_with_one_class_is_named():
     lines = balance({"arousal": facts})
     assert lines[1] == "  arousal, train - low: 3 (75 %), high: 1 (25 %)"
     assert lines[2] == "  arousal, valid - nothing"
-    assert not any("warning" in line for line in lines)
-    facts["counts"] = {"low": 5, "high": 0}
-    assert "warning: arousal has no two classes" in balance({"arousal": facts})[-1]
+    assert "warning: arousal has no two classes in valid, test: nothing" in lines[-1]
+    facts["split_counts"] = dict.fromkeys(counts, {"low": 2, "high": 1})
+    assert not any("warning" in line for line in balance({"arousal": facts}))
 
 
 def test_folds_of_persons_keep_them_apart_and_folds_of_windows_do_not(tmp_path, capsys):

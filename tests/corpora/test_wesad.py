@@ -7,6 +7,7 @@ from fairseq_ecg.corpora._base import CorpusError, get_corpus
 from fairseq_ecg.corpora._build import build_manifest
 from fairseq_ecg.corpora.wesad import read_schedule
 from fairseq_ecg.data.ledger import read_ledger
+from fairseq_ecg.data.record_file import RecordError
 from fairseq_ecg.transforms.resample import resample
 from tests.trials import SCHEDULE, wesad_counts, write_wesad
 
@@ -97,6 +98,19 @@ def changed(tmp_path, old, new):
 def test_schedules_that_do_not_fit_are_refused(tmp_path, old, new, match):
     with pytest.raises(CorpusError, match=match):
         get_corpus("wesad").entries(changed(tmp_path, old, new))
+
+
+def test_a_schedule_without_end_is_refused_before_it_is_read(tmp_path):
+    path = changed(tmp_path, "", "") / "S2" / "S2_quest.csv"
+    path.write_bytes(path.read_bytes() + bytes(2 << 20))
+    with pytest.raises(RecordError, match=r"S2_quest\.csv must not exceed"):
+        read_schedule(path)
+
+
+@pytest.mark.parametrize("margin_s", [-1.0, float("inf"), float("nan")])
+def test_margins_without_a_meaning_are_refused(tmp_path, margin_s):
+    with pytest.raises(CorpusError, match="margin_s must be at least 0 and finite"):
+        get_corpus("wesad", margin_s=margin_s).entries(tmp_path)
 
 
 def test_a_recording_that_ends_early_is_in_the_ledger(tmp_path):

@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 from fairseq_ecg.cli.main import main
 from fairseq_ecg.criterions.ecg_cross_entropy import EcgCrossEntropy, softmax_cross_entropy
 from fairseq_ecg.evaluation import evaluate
+from fairseq_ecg.metrics.multiclass import SingleLabelSummary
 from tests.criterions.test_binary_cross_entropy_with_logits import Echo
 from tests.recordings import load, make_task, write_folder
 from tests.runs import logged as logged_by
@@ -46,7 +47,6 @@ def formula(logits, labels, weights, smoothing):
             q = (1 - smoothing) * y[k] + smoothing / len(weights)
             total -= w * q * log_p[k]
     return total
-
 
 
 def test_the_penalty_is_part_of_the_loss_of_training_only():
@@ -160,17 +160,21 @@ def test_labels_that_do_not_exclude_each_other_are_refused_by_name(tmp_path, lab
         load(task)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run on the tones of ``tests.runs`` of which one alone sounds: three classes."""
-    folder = tmp_path_factory.mktemp("single")
-    write_segments(folder / "data", count=22)
+def write_single(folder):
+    """Write the tones of ``tests.runs`` of which one alone sounds: three classes."""
+    write_segments(folder, count=22)
     for split in ("train", "valid", "test"):
-        path = folder / "data" / f"{split}.tsv"
+        path = folder / f"{split}.tsv"
         first, *rest = path.read_text().splitlines()
         rows = [row for row in rest if row.rpartition("\t")[2] in "abc" and row[-1] != "\t"]
         path.write_text("\n".join([first, *rows]) + "\n")
-    return folder / "data", train(
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("single")
+    return write_single(folder / "data"), train(
         folder / "run",
         [
             *single_label_words(folder, label_smoothing=0.1),
@@ -179,6 +183,29 @@ def run(tmp_path_factory):
             "optimization.lr=[0.01]",
         ],
     )
+
+
+@pytest.mark.parametrize("score_per", ["segment", "record"])
+def test_a_validation_is_the_same_for_any_number_of_processes(tmp_path, score_per):
+    """18 segments in batches of 4: the second process repeats a batch, which must not count."""
+    data = write_single(tmp_path / "data")
+    (data / "valid.tsv").write_text((data / "train.tsv").read_text())
+    words = [
+        *single_label_words(tmp_path, class_weights=[1.0, 2.0, 0.5], label_smoothing=0.1),
+        f"task.data={data}",
+        f"task.score_per={score_per}",
+        "task.segment_s=0.9",  # two of each of 9 recordings
+        "optimization.max_update=1",
+        "optimization.lr=[1e-12]",
+    ]
+    found = []
+    for processes in (1, 2):
+        done = train(tmp_path / str(processes), words, processes)
+        found.append(logged_by(done.cwd, "valid")[-1])
+    names = ["loss", *SingleLabelSummary(("a", "b", "c")).names]
+    alone, together = ([line[f"valid_{name}"] for name in names] for line in found)
+    assert together == pytest.approx(alone, abs=1e-4)
+    assert 0 < found[0]["valid_accuracy"] < 1
 
 
 def test_evaluation_repeats_what_training_logged(run, tmp_path, capsys):

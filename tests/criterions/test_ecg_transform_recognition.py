@@ -31,8 +31,9 @@ NAME = "ecg_transform_recognition"
 class Answers(nn.Module):
     """Gives the logits and projections it was asked to give, and has layers of known weights."""
 
-    def __init__(self, logits=None, projection=None):
+    def __init__(self, logits=None, projection=None, channel_weights=None):
         super().__init__()
+        self.channel_weights = channel_weights
         self.logits = None if logits is None else nn.Parameter(logits)
         self.projection = None if projection is None else nn.Parameter(projection)
         self.conv, self.linear, self.norm = nn.Conv1d(1, 2, 3), nn.Linear(2, 2), nn.LayerNorm(2)
@@ -40,7 +41,11 @@ class Answers(nn.Module):
             nn.init.constant_(parameter, 2.0)
 
     def forward(self, source):
-        return {"logits": self.logits, "projection": self.projection}
+        return {
+            "logits": self.logits,
+            "projection": self.projection,
+            "channel_weights": self.channel_weights,
+        }
 
 
 def rows(count, width, seed=0):
@@ -221,6 +226,18 @@ def test_accuracy_and_f1_are_exact_over_batches_of_unequal_size(loss):
     assert values["loss"] == pytest.approx(total, abs=1e-4)
 
 
+@pytest.mark.parametrize(("mode", "n_views"), [("transforms", 7), ("joint", 9)])
+def test_weights_of_channels_are_averaged_for_each_form(mode, n_views):
+    outputs, weights = [], [rows(n_views * n, 5, seed=n).sigmoid() for n in (1, 3)]
+    for given in weights:
+        model = Answers(rows(len(given), 7), rows(len(given), 3), given)
+        outputs.append(criterion(NAME, mode=mode)(model, batch(len(given) // n_views, n_views))[2])
+    values, together = logged(outputs), torch.cat(weights)
+    for form, name in enumerate(FORMS):
+        expected = together[form::n_views].mean().item()
+        assert values[f"channel_weight_{name}"] == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("mode", ["transforms", "contrastive", "joint"])
 @pytest.mark.parametrize("l2", [0.0, 1e-4])
 def test_the_names_that_can_be_best_are_those_that_are_logged(mode, l2):
@@ -262,6 +279,16 @@ def test_a_model_that_does_not_answer_is_refused(model, mode, message):
     n_views = {"transforms": 7, "joint": 9}[mode]
     with pytest.raises(ValueError, match=message):
         criterion(NAME, mode=mode)(model, batch(1, n_views))
+
+
+@pytest.mark.parametrize(("loss", "n_heads"), [("softmax7", 7), ("multi_binary", 1)])
+def test_heads_of_the_other_loss_are_refused(loss, n_heads):
+    model = Answers(rows(7, 7))
+    model.heads = nn.ModuleList(nn.Linear(1, 1) for _ in range(8 - n_heads))
+    criterion(NAME, loss=loss)(model, batch(1, 7))
+    model.heads = nn.ModuleList(nn.Linear(1, 1) for _ in range(n_heads))
+    with pytest.raises(ValueError, match=f"has {n_heads}; give model.heads={loss}"):
+        criterion(NAME, loss=loss)(model, batch(1, 7))
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,18 @@ def test_a_file_that_is_cut_short_is_refused(path, share, tmp_path):
 @pytest.mark.parametrize(
     ("body", "match"),
     [
-        (matrix_header(b"x", mclass=1, dims=(1, 2_000_000)), "more than 1000000 members"),
+        (matrix_header(b"x", mclass=1, dims=(1, 2_000_000)), "members of x .* more than 1000000"),
+        (
+            matrix_header(b"x", mclass=1, dims=(1, 2))
+            + 2 * element(14, matrix_header(b"", 1, (600_000, 1)) + 600_000 * element(14, b"")),
+            r"600000 members of x\{2\} it has more than 1000000",
+        ),
+        (
+            matrix_header(b"x", mclass=2, dims=(2**30, 2**30))
+            + element(5, struct.pack("<i", 8))
+            + element(1, b""),
+            "members of x it has more than 1000000",
+        ),
         (matrix_header(b"x", mclass=1, dims=(1, 1)) + element(9, bytes(8)), "element of type 14"),
         (matrix_header(b"x", dims=(1, 2)) + element(9, bytes(8)), "must have 2 numbers of 8 bytes"),
         (matrix_header(b"x", dims=(1, 1)) + element(99, bytes(8)), "stored as type 99"),

@@ -26,9 +26,7 @@ class Reader(WindowReader):
 
     rate_hz: float = 256.0
 
-    @property
-    def leads(self):
-        return "II", "III"
+    leads = ("II", "III")
 
     @property
     def trial(self):
@@ -110,6 +108,18 @@ def test_a_constant_window_is_refused_and_a_constant_lead_stays_constant(write, 
     second = Reader(2560, rate_hz).read(path).signal.values_mv
     assert np.ptp(second[0]) > 0.1
     assert (second[1] == 0.5).all()
+
+
+@pytest.mark.parametrize("rate_hz", [0.0, 1e-300, 50.0, 8001.0, float("nan"), float("inf")])
+def test_rates_that_no_recorder_has_are_refused_with_file_and_column(write, rate_hz):
+    path = write(wave(3000, 256, 0, 2))
+    with pytest.raises(RecordError, match=r"x\.npy: a, b must have a rate from 100 to 8000 Hz"):
+        Reader(0, rate_hz).read(path)
+
+
+def test_a_trial_without_samples_is_refused_by_file(write):
+    with pytest.raises(RecordError, match=r"x\.npy: a signal must have leads and samples"):
+        Reader(0).read(write(np.zeros((2, 0))))
 
 
 def test_a_window_beyond_the_end_is_refused(write):

@@ -59,10 +59,13 @@ def test_an_empty_sheet_has_no_rows(tmp_path):
         ("xl/worksheets/sheet2.xml", lambda text: text[:-9], "must be an Excel workbook"),
         ("xl/worksheets/sheet2.xml", lambda t: t.replace("<v>33<", "<v>x<"), "invalid literal"),
         ("xl/worksheets/sheet2.xml", lambda t: t.replace("A2", "ZZZ2"), "beyond column 16384"),
+        ("xl/worksheets/sheet2.xml", lambda t: t.replace("<v>33<", "<v>-1<"), "shared text -1 of"),
+        ("xl/worksheets/sheet2.xml", lambda t: t.replace("<v>33<", "<v>999<"), "text 999 of"),
+        ("xl/workbook.xml", lambda text: text.replace(' r:id="rId7"', ""), "sheet is missing"),
         (
             "xl/sharedStrings.xml",
             lambda text: f"<!DOCTYPE sst [<!ENTITY a 'aaaa'>]>{text}",
-            "defines a document type",
+            "defines the document type sst",
         ),
     ],
 )
@@ -76,3 +79,43 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "a.xlsx").write_text("PP;Blok\n")
     with pytest.raises(RecordError, match=r"a\.xlsx must be an Excel workbook"):
         read_xlsx(tmp_path / "a.xlsx")
+
+
+def test_a_document_type_is_found_in_any_encoding(tmp_path):
+    def hidden(text):
+        return f"<?xml version='1.0' encoding='UTF-16'?><!DOCTYPE s [<!ENTITY a 'b'>]>{text}"
+
+    path = write_xlsx(tmp_path / "a.xlsx", ROWS)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name).decode() for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in parts.items():
+            is_sheet = name.endswith("sheet2.xml")
+            archive.writestr(name, hidden(text).encode("utf-16") if is_sheet else text)
+    with pytest.raises(RecordError, match="defines the document type s"):
+        read_xlsx(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "match"),
+    [(8, 1, "is encrypted"), (10, 97, "compression method is not supported")],
+)
+def test_archives_that_cannot_be_unpacked_are_refused(tmp_path, place, value, match):
+    path = write_xlsx(tmp_path / "a.xlsx", ROWS)
+    content = bytearray(path.read_bytes())
+    at = content.find(b"PK\x01\x02")
+    while at >= 0:
+        content[at + place] = value
+        at = content.find(b"PK\x01\x02", at + 4)
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match=match):
+        read_xlsx(path)
+
+
+def test_a_bomb_is_refused_before_it_is_parsed(tmp_path):
+    path = write_xlsx(tmp_path / "a.xlsx", ROWS)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/workbook.xml", b"<x>" * (23 << 20))
+    with pytest.raises(RecordError, match=r"workbook\.xml must not exceed 67108864 bytes") as error:
+        read_xlsx(path)
+    assert error.value.reason == "too_large"

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fairseq.models import build_model
 from omegaconf import OmegaConf
 
 from fairseq_ecg.checkpoint import load_pretrained
 from fairseq_ecg.contract import ContractError
-from fairseq.models import build_model
 from tests.models.test_nejedly2021resnet import build as build_any
 from tests.models.test_nejedly2021resnet import save
 
@@ -100,8 +100,11 @@ def test_what_does_not_fit_is_refused_with_the_way_out(tmp_path):
     with pytest.raises(ValueError, match="have 3 leads, but the head was made for 12"):
         model(torch.randn(2, 3, 60))
     with pytest.raises(ValueError, match=r"model.hidden is \[0\]"):
-        type(model).check(OmegaConf.create({**SMALL, "hidden": [0], "model_path": path,
-                                            "no_pretrained_weights": False}))
+        type(model).check(
+            OmegaConf.create(
+                {**SMALL, "hidden": [0], "model_path": path, "no_pretrained_weights": False}
+            )
+        )
 
 
 def test_a_frozen_encoder_is_the_same_after_training(tmp_path):

@@ -360,6 +360,12 @@ def test_the_loss_ignores_visible_and_padded_samples():
 # --- refusals -------------------------------------------------------------------------------------
 
 
+def test_many_widths_are_read_from_a_checkpoint_in_their_order():
+    widths = [3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23]
+    model = build(stem_kernels=widths, stem_channels=24)
+    assert EcgMae.sizes_of(model.state_dict())["stem_kernels"] == widths
+
+
 @pytest.mark.parametrize(
     ("cfg", "message"),
     [
@@ -369,6 +375,7 @@ def test_the_loss_ignores_visible_and_padded_samples():
         ({"decoder_heads": 3}, r"model.decoder_embed_dim \(8\) must be .*decoder_heads"),
         ({"embed_dim": 15, "heads": 3}, "model.embed_dim is 15; position=sincos needs an even"),
         ({"stem_kernels": [3, 4]}, "model.stem_kernels .*4 is not odd"),
+        ({"stem_kernels_ms": [-1.0]}, r"model.stem_kernels_ms is \[-1.0\]; give one width above 0"),
         ({"stem_channels": 12}, "model.stem_channels is 12; .*8 groups"),
         ({"stem_kernels_ms": [36.0]}, "model.stem_kernels_ms needs the rate"),
         ({"tokens": "lead", "window": 100}, "give model.multi_scale=false"),

@@ -371,8 +371,13 @@ def test_an_empty_batch_stays_empty(recordings):
 
 
 def test_copies_without_a_perturbation_are_refused(recordings):
-    with pytest.raises(ValueError, match="task.views=two compares perturbed copies.*is empty"):
+    with pytest.raises(
+        ValueError, match=r"task.views=two compares.*empty.*\[random_leads_masking\]"
+    ):
         cut(recordings, criterion_name="simclr")
+    for keys in ({"leads_to_load": ["II"]}, {"lead_items": True}):
+        with pytest.raises(ValueError, match=r"is empty; give e.g. \[scale_shift_noise_warp\]"):
+            cut(recordings, criterion_name="simclr", **keys)
 
 
 def test_copies_have_the_leads_that_are_loaded(recordings):
@@ -468,6 +473,26 @@ def test_forms_depend_on_seed_epoch_index_and_view_only(recordings, views):
         for view in range(first.shape[1]):
             same = np.array_equal(others[:, view], first[:, view])
             assert same == (view in (0, 2, 3, 4))
+
+
+@pytest.mark.parametrize("keys", [{}, {"leads_to_load": ["II", "V2"], "lead_items": True}])
+def test_forms_of_validation_depend_on_name_start_lead_and_view_only(recordings, keys):
+    def drawn(seed=1, epoch=1, turn=False):
+        dataset = load(cut(recordings, **FORMS, **keys, seed=seed), "valid")
+        dataset.set_epoch(epoch)
+        segments = dataset.dataset.dataset if keys else dataset.dataset
+        order = [5, 6, 0, 1, 2, 3, 4] if turn else range(7)
+        segments.windows = segments.windows.select(np.array(order))
+        n_leads = 2 if keys else 1
+        rows = source_of(batch(dataset)).reshape(7, n_leads, 7, -1, 100)
+        return rows[np.argsort(order)]
+
+    first = drawn()
+    np.testing.assert_array_equal(drawn(seed=2, epoch=5), first)
+    np.testing.assert_array_equal(drawn(turn=True), first)
+    noise = (first[:, :, 1] - first[:, :, 0]).reshape(7 * first.shape[1], -1)
+    noise /= np.abs(noise).max(axis=1, keepdims=True)
+    assert len(np.unique(noise.round(4), axis=0)) == len(noise)
 
 
 def test_the_lengths_of_recordings_may_differ(recordings):
