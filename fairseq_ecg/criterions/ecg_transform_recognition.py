@@ -309,8 +309,8 @@ class EcgTransformRecognition(FairseqCriterion):
         if self.mode != "contrastive" and n_heads and (n_heads == 1) != self.exclusive:
             loss = "softmax7" if self.exclusive else "multi_binary"
             raise ValueError(
-                f"criterion.loss={loss} needs {1 if self.exclusive else len(FORMS)} heads, but the "
-                f"model has {n_heads}; give model.heads={loss}"
+                f"criterion.loss={loss} needs model.heads={loss}, but the model has {n_heads}, "
+                "of the other kind"
             )
 
     def _check(self, coefficients: List[float]) -> None:

@@ -48,10 +48,9 @@ def frame_padding(
     if padding_mask.dim() == 3:
         padding_mask = padding_mask[:, 0]
     n_samples = padding_mask.shape[1]
-    begins_padded = padding_mask[:, :1].any().long()[None]
-    in_front, *valid_samples = torch.cat(
-        [begins_padded, n_samples - padding_mask.long().sum(1)]
-    ).tolist()
+    valid = n_samples - padding_mask.long().sum(1)
+    begins_padded = (padding_mask[:, 0] & (valid > 0)).any().long()[None]
+    in_front, *valid_samples = torch.cat([begins_padded, valid]).tolist()
     if in_front:
         raise ValueError(
             "this network takes padding behind a recording only, but the batch has some in front; "

@@ -287,7 +287,7 @@ def test_heads_of_the_other_loss_are_refused(loss, n_heads):
     model.heads = nn.ModuleList(nn.Linear(1, 1) for _ in range(8 - n_heads))
     criterion(NAME, loss=loss)(model, batch(1, 7))
     model.heads = nn.ModuleList(nn.Linear(1, 1) for _ in range(n_heads))
-    with pytest.raises(ValueError, match=f"has {n_heads}; give model.heads={loss}"):
+    with pytest.raises(ValueError, match=f"needs model.heads={loss}, but the model has {n_heads}"):
         criterion(NAME, loss=loss)(model, batch(1, 7))
 
 

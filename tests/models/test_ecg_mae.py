@@ -2,17 +2,16 @@
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from fairseq.models import build_model
 from omegaconf import OmegaConf
 
 from fairseq_ecg.criterions.ecg_masked_mse import EcgMaskedMse
-from fairseq_ecg.data.wfdb_reader import read_signal
 from fairseq_ecg.models.ecg_mae import EcgMae
 from fairseq_ecg.modules.blocks import samples_of_blocks
 from fairseq_ecg.resources import examples_dir
+from tests.by_heart import error_learned, recordings
 from tests.tiny import TINY_MAE
 
 BY_LEAD = {"multi_scale": False, "tokens": "lead_time"}
@@ -453,22 +452,11 @@ def test_fixed_positions_are_no_parameters_and_not_saved():
 def test_the_debug_network_learns_recordings_by_heart(shared, count, updates, error):
     """Real recordings of PTB-XL, 5 s at 100 Hz, far below the two minutes that are allowed."""
     cfg = preset("mae_debug")
-    headers = sorted((shared / "data/ptb-xl/records100").rglob("*.hea"))[:count]
-    signals = np.stack([read_signal(h.with_suffix("")).values_mv[:, 250:750] for h in headers])
-    signals -= signals.mean((1, 2), keepdims=True)
-    source = torch.from_numpy(signals / signals.std((1, 2), keepdims=True))
+    source = recordings(shared, count, 500)
+    source -= source.mean((1, 2), keepdim=True)
+    source /= source.std((1, 2), correction=0, keepdim=True)
     mask = draw(count, 12, 50, cfg.task.mask_ratio)
-    hidden = samples_of_blocks(mask, 500)
 
     torch.manual_seed(0)
     model = build_model(OmegaConf.merge(cfg.model, {"in_d": 12}), None)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.95))
-    for update in range(updates):
-        for group in optimizer.param_groups:
-            group["lr"] = cfg.optimization.lr[0] * min(update / 50, 1, 4 - 4 * update / updates)
-        optimizer.zero_grad()
-        error_now = (model(source, None, mask)["prediction"] - source)[hidden].square().mean()
-        error_now.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-    assert error_now / source[hidden].square().mean() < error
+    assert error_learned(model, source, mask, cfg.optimization.lr[0], updates) < error

@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from fairseq.models import build_model
+from omegaconf import OmegaConf
 from torch import nn
 from torch.nn import functional
 
 from fairseq_ecg.checkpoint import load_pretrained
 from fairseq_ecg.models.ecg_uresnet import TwoLaneBlock, down_block, up_block
+from fairseq_ecg.resources import examples_dir
+from tests.by_heart import error_learned, recordings
 from tests.models.test_nejedly2021resnet import build as build_any
 from tests.models.test_nejedly2021resnet import save, shaken
 
@@ -290,3 +294,14 @@ def test_it_fills_in_what_is_hidden_of_eight_recordings():
         error.backward()
         optimizer.step()
     assert error / source[hidden].square().mean() < 0.05
+
+
+def test_the_small_network_learns_eight_recordings_by_heart(shared):
+    """Real recordings of PTB-XL, 5.12 s at 100 Hz, a quarter of the blocks of 160 ms hidden."""
+    cfg = OmegaConf.load(next(examples_dir().rglob("uresnet_small.yaml"))).model
+    mask = torch.zeros(8, 12, 32, dtype=torch.bool)
+    for number, row in enumerate(mask):
+        row[:, torch.randperm(32, generator=torch.Generator().manual_seed(number))[:8]] = True
+    torch.manual_seed(0)
+    model = build_model(OmegaConf.merge(cfg, {"in_d": 12, "dropout": 0.0}), None)
+    assert error_learned(model, recordings(shared, 8, 512), mask, lr=5e-3, updates=250) < 0.05
