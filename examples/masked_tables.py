@@ -96,7 +96,10 @@ class DataSet:
         name, _, place = text.rpartition("=")
         folder, _, split = place.rpartition(":")
         if not (name and folder and split):
-            raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FOLDER:SPLIT")
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not NAME=FOLDER:SPLIT; overrides of the runs go right behind the "
+                "name of the table, before any option"
+            )
         return cls(name, Path(folder), split)
 
 

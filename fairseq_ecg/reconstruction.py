@@ -180,8 +180,8 @@ def _sample(
     items = np.flatnonzero(segments.windows.row == segments.source.names.index(record))
     if not 0 <= window < len(items):
         raise ValueError(
-            f"{record} has {len(items)} windows of task.segment_s, so there is no window {window}; "
-            f"give 0 to {len(items) - 1}"
+            f"{record} has no window {window} of task.segment_s; "
+            f"its windows are 0 to {len(items) - 1}"
         )
     item = int(items[window])
     rng = segments.mask_generator(item) if seed is None else np.random.default_rng(seed)

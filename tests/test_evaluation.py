@@ -166,9 +166,7 @@ def test_recordings_are_standardised_if_the_checkpoint_expects_it(
     assert task_cfg["standardize"] == "none"
 
 
-def test_windows_and_frequencies_of_the_training_are_taken_over(
-    checkpoint, data, result, tmp_path
-):
+def test_windows_and_frequencies_of_the_training_are_taken_over(checkpoint, data, result, tmp_path):
     raw = torch.load(checkpoint, weights_only=True)
     raw["cfg"]["task"].update(windowing="random", eval_windows=3, highpass_hz=10.0)
     raw["task_state"]["input_contract"]["highpass_hz"] = 10.0

@@ -199,7 +199,7 @@ def test_the_note_says_what_was_hidden_and_whose_the_level_of_a_block_is(
     ("record", "options", "message"),
     [
         ("r0015", {"data": True}, "has no recording 'r0015'; did you mean r015"),
-        ("r015", {"data": True, "window": 1}, "has 1 windows .* no window 1; give 0 to 0"),
+        ("r015", {"data": True, "window": 1}, "r015 has no window 1 .* windows are 0 to 0"),
         ("r015", {"data": True, "mask_ratio": 1.0}, "task.mask_ratio must be .* below 1"),
         ("r015", {"data": True, "mask_ratio": 0.0}, "task.mask_ratio must be above 0"),
         ("nowhere/r015", {}, "there is no WFDB record of this name"),

@@ -221,7 +221,8 @@ def format_comparison(comparison: Comparison) -> str:
     parts = [f"{comparison.rows} rows, {comparison.classes} classes"]
     for name, arm in comparison.arms.items():
         table = summary[summary["arm"] == name].drop(columns="arm").set_index("of")
-        parts.append(f"{name}: {len(arm.macro_auc)} models, {len(arm.pairs)} pairs")
+        pairs = "1 pair" if len(arm.pairs) == 1 else f"{len(arm.pairs)} pairs"
+        parts.append(f"{name}: {len(arm.macro_auc)} models, {pairs}")
         parts.append(_text(table))
         undefined = [of for of in table.index if table.loc[of, "n"] < len(arm.pairs)]
         undefined = [of for of in undefined if of in MEASURES]

@@ -68,7 +68,11 @@ def test_dropouts_and_gradient_factor_are_those_of_fine_tuning(golden):
         model_path=str(golden.checkpoint), num_labels=5, activation_dropout=0.3, dropout=0.2
     )
     layer = model.encoder.encoder.layers[0]
-    assert (layer.dropout[0].p, layer.activation_dropout.p, layer.self_attn.dropout) == (0.2, 0.3, 0)
+    assert (layer.dropout[0].p, layer.activation_dropout.p, layer.self_attn.dropout) == (
+        0.2,
+        0.3,
+        0,
+    )
     assert model.encoder.feature_grad_mult == 0.0
     assert model.encoder.mask_prob == 0.0
 
