@@ -65,6 +65,6 @@ def frame_padding(
             f"row {row} of the batch has {valid_samples[row]} valid samples, too few for one "
             "frame; leave such recordings out (task.min_sample_size)"
         )
-    valid = torch.tensor(lengths, device=padding_mask.device)
+    valid = torch.tensor(lengths).to(padding_mask.device)
     mask = torch.arange(n_frames, device=padding_mask.device) >= valid[:, None]
     return FramePadding(mask, lengths)
