@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from fairseq import optim, tasks, utils
+from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
 from fairseq_ecg.evaluation import evaluate
@@ -68,12 +69,14 @@ def step(preset: Path, data: dict[str, Path], device: str, dest: Path | None = N
     assert any(p.grad is not None for p in parameters)
     for tensor in [loss, *(p.grad for p in parameters if p.grad is not None)]:
         assert tensor.device.type == device
-    task.reduce_metrics([log], criterion)
+    with metrics.aggregate(new_root=True):  # criterions share names, not the kinds of their meters
+        task.reduce_metrics([log], criterion)
 
     criterion.eval()
     stats: dict[str, float] = {}
     valid_loss, _, log = task.valid_step(_batch(task, "valid", device), model, criterion)
-    task.reduce_metrics([log], criterion)
+    with metrics.aggregate(new_root=True):
+        task.reduce_metrics([log], criterion)
     task.post_validate(model, stats, None)
 
     optimizer.multiply_grads(1.0 / size)
