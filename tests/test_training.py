@@ -11,6 +11,7 @@ from fairseq import tasks
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import fairseq_ecg_launch as launch
+from fairseq_ecg.metrics import multilabel, ptbxl
 from tests.runs import CLASSIFICATION, PRETRAINING, Run, logged, train, write_segments
 
 # What must not depend on when, where and how often a run was interrupted.
@@ -130,6 +131,8 @@ def test_every_recording_is_evaluated_once_and_metrics_are_scikit_learns(
             "dataset.batch_size=3",
             "optimization.max_epoch=1",
             "checkpoint.best_checkpoint_metric=macro_auprc",
+            "criterion.report_f_max=true",
+            "criterion.report_f_beta=true",
         ],
         processes,
     )
@@ -143,6 +146,10 @@ def test_every_recording_is_evaluated_once_and_metrics_are_scikit_learns(
     assert valid["valid_macro_auprc"] == pytest.approx(
         average_precision_score(labels, scores), abs=2e-6
     )
+    beta = multilabel.f_beta_g_beta(labels, multilabel.decide(scores, 0.5, fallback=True))
+    logged_beta = [valid[f"valid_{name}"] for name in ("f_beta", "g_beta")]
+    assert logged_beta == pytest.approx(beta, abs=2e-6)
+    assert valid["valid_f_max"] == pytest.approx(ptbxl.f_max(scores, labels), abs=2e-6)
     best = torch.load(run.checkpoints / "checkpoint_best.pt", weights_only=True)
     assert best["extra_state"]["val_loss"] == pytest.approx(valid["valid_macro_auprc"], abs=2e-6)
 
