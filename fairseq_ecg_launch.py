@@ -328,13 +328,15 @@ def compose(line: CommandLine) -> object:
 
 
 def _single_overrides(line: CommandLine) -> list[str]:
-    """Return the overrides that have one value; those of a sweep are checked job by job."""
+    """Return the overrides of the first job of a sweep; the other jobs check their own."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     if not line.sweeps:
         return line.overrides
     parsed = OverridesParser.create().parse_overrides(line.overrides)
-    return [o.input_line for o in parsed if not o.is_sweep_override()]
+    words = [o.input_line for o in parsed if not o.is_sweep_override()]
+    swept = [o for o in parsed if o.is_sweep_override() and o.is_discrete_sweep()]
+    return words + [f"{o.get_key_element()}={next(o.sweep_string_iterator())}" for o in swept]
 
 
 # --- refusals of a run that has started ----------------------------------------------------------

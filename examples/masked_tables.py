@@ -24,9 +24,9 @@ from pathlib import Path
 import pandas as pd
 
 from fairseq_ecg.cli.diversity import compare_models, format_comparison, write_comparison
-from fairseq_ecg.cli.evaluate import write_evaluation
 from fairseq_ecg.cli.thresholds import SCORES, choose_thresholds
 from fairseq_ecg.evaluation import evaluate, evaluate_splits
+from fairseq_ecg.evaluation_files import write_evaluation
 from fairseq_ecg.studies import (
     Run,
     Study,
@@ -123,10 +123,23 @@ def training(args: argparse.Namespace, arm: str, seed: int, start: Run | None) -
         *(*ARMS[arm], *args.in_training),
     )
     folder = preset if start is None else start.name
-    labelled = args.labelled.resolve()
-    name = f"{folder}/{labelled.parent.name}_{labelled.name}"
     checkpoint = f"checkpoint_{args.take}.pt"
-    return Run(f"{name}/{arm.replace(' ', '_')}_{seed}", words, start, checkpoint)
+    name = f"{folder}/{label_set(args)}/{arm.replace(' ', '_')}_{seed}"
+    return Run(name, words, start, checkpoint)
+
+
+def label_set(args: argparse.Namespace) -> str:
+    """Return what runs and tables call the labelled recordings."""
+    labelled = args.labelled.resolve()
+    return f"{labelled.parent.name}_{labelled.name}"
+
+
+def table_name(args: argparse.Namespace) -> str:
+    """Return how the files of the table begin; two label sets are two tables."""
+    parts = [args.family_name, args.table]
+    if args.table != "reconstruction":
+        parts.append(label_set(args))
+    return "_".join(parts)
 
 
 def reconstruction(args: argparse.Namespace, study: Study) -> tuple[pd.DataFrame, str]:
@@ -170,7 +183,7 @@ def diversity(args: argparse.Namespace, study: Study) -> tuple[pd.DataFrame, str
         for arm, of_arm in runs.items()
     }
     found = compare_models(folders, valid=f"../{args.valid}", score=args.score)
-    write_comparison(found, study.dest / "diversity")
+    write_comparison(found, study.dest / table_name(args))
     return found.summary(), f"```text\n{format_comparison(found)}\n```"
 
 
@@ -239,7 +252,7 @@ def main() -> None:
     args = parse()
     study = study_of(args, "dataset.num_workers=0")
     rows, text = TABLES[args.table](args, study)
-    write_table(rows, text, study.dest, f"{args.family_name}_{args.table}")
+    write_table(rows, text, study.dest, table_name(args))
     print(text)
 
 

@@ -27,6 +27,35 @@ SCRATCH = "from scratch"
 
 
 @dataclass(frozen=True)
+class Classifier:
+    """What is trained on the labelled recordings.
+
+    Args:
+        preset: Of a classifier.
+        name: In the names of folders.
+        overrides: Of probe and fine-tuning.
+        from_scratch: Further ones of random weights.
+    """
+
+    preset: str
+    name: str
+    overrides: tuple[str, ...]
+    from_scratch: tuple[str, ...] = ("model.model_path=null", "model.no_pretrained_weights=true")
+
+
+TRANSFORMER = Classifier(
+    "diagnosis_small",
+    "",
+    ("model.in_d=null",),
+    (*Classifier.from_scratch, "model.feature_grad_mult=1.0"),
+)
+CNN_MEAN, CNN_CONCAT, CNN_JOINT = (
+    Classifier("transform_finetune_small", mode, (f"model.lead_mode={mode}", f"model.in_d={in_d}"))
+    for mode, in_d in (("mean", "1"), ("concat", "1"), ("joint", "null"))
+)
+
+
+@dataclass(frozen=True)
 class Method:
     """A row of the table.
 
@@ -37,6 +66,8 @@ class Method:
         cost: Time of an update of pretraining, compared with the other methods; there are fewer
             updates in this proportion.
         overrides: Of probe and fine-tuning.
+        classifier: What is trained on the labels.
+        in_pretraining: Overrides of pretraining; it then has a folder of its own.
     """
 
     name: str
@@ -44,9 +75,17 @@ class Method:
     leads: str = "12-lead"
     cost: int = 1
     overrides: tuple[str, ...] = ()
+    classifier: Classifier = TRANSFORMER
+    in_pretraining: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Where its runs are."""
+        first = self.preset or f"scratch_{self.leads}"
+        return f"{first}_{self.classifier.name}".removesuffix("_")
 
 
-METHODS = (
+TRANSFORMERS = (
     Method(SCRATCH, None),
     Method("wav2vec 2.0 + RLM", "w2v_rlm_small"),
     Method("W2V+CMSC+RLM", "w2v_cmsc_rlm_small"),
@@ -58,6 +97,17 @@ METHODS = (
     Method("CMLC, lead I", "cmlc_small", "1-lead", cost=3),
     Method("CMSMLC, lead I", "cmsmlc_small", "1-lead", cost=3),
 )
+FORMS = "transform_small"
+TOGETHER = ("task.lead_items=false", "task.leads_to_load=12-lead")
+CNNS = (
+    Method(f"{SCRATCH}, leads averaged", None, classifier=CNN_MEAN),
+    Method("transformations, leads averaged", FORMS, classifier=CNN_MEAN),
+    Method(f"{SCRATCH}, leads concatenated", None, classifier=CNN_CONCAT),
+    Method("transformations, leads concatenated", FORMS, classifier=CNN_CONCAT),
+    Method(f"{SCRATCH}, leads together", None, classifier=CNN_JOINT),
+    Method("transformations, leads together", FORMS, classifier=CNN_JOINT, in_pretraining=TOGETHER),
+)
+METHODS = {"transformer": TRANSFORMERS, "cnn": CNNS}
 PROTOCOLS = {
     "linear probe": ("model.freeze_finetune_updates=1000000",),
     "fine-tuning": (),
@@ -70,8 +120,10 @@ def pretraining(method: Method, seed: int, data: Path, updates: int) -> Run:
         *("--config-name", str(method.preset), f"task.data={quoted(data)}"),
         *(f"common.seed={seed}", "dataset.disable_validation=true", "dataset.num_workers=0"),
         *(f"optimization.max_update={updates // method.cost}", "optimization.max_epoch=0"),
+        *method.in_pretraining,
     ]
-    return Run(f"{method.preset}/pretraining_{seed}", tuple(words))
+    folder = method.folder if method.in_pretraining else method.preset
+    return Run(f"{folder}/pretraining_{seed}", tuple(words))
 
 
 def finetuning(
@@ -79,18 +131,13 @@ def finetuning(
 ) -> Run:
     """Return the training on the labelled recordings."""
     words = [
-        *("--config-name", "diagnosis_small", f"task.data={quoted(data)}"),
+        *("--config-name", method.classifier.preset, f"task.data={quoted(data)}"),
         *(f"common.seed={seed}", "dataset.disable_validation=true", "dataset.num_workers=0"),
         *(f"optimization.max_epoch={epochs}", f"task.leads_to_load={method.leads}"),
-        "model.in_d=null",
+        *method.classifier.overrides,
+        *(method.classifier.from_scratch if start is None else PROTOCOLS[protocol]),
     ]
-    if start is None:
-        words += ["model.model_path=null", "model.no_pretrained_weights=true"]
-        words += ["model.feature_grad_mult=1.0"]
-    else:
-        words += PROTOCOLS[protocol]
-    folder = method.preset or f"scratch_{method.leads}"
-    name = f"{folder}/{protocol.replace(' ', '_')}_{seed}"
+    name = f"{method.folder}/{protocol.replace(' ', '_')}_{seed}"
     return Run(name, (*words, *method.overrides), start)
 
 
@@ -118,11 +165,19 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12, help="over the labelled recordings")
     parser.add_argument("--splits", default="test", help="of the unseen recordings, with commas")
     parser.add_argument("--metric", default="auroc", help="which one the printed table has")
+    parser.add_argument(
+        "--network",
+        choices=METHODS,
+        default="transformer",
+        help="which rows: those of transformers, or those of the CNN of transform_small, which "
+        "needs stores at 100 Hz (default: transformer)",
+    )
     parser.add_argument("--methods", default="", help="presets, separated by commas (all)")
     add_options(parser)
     args = parser.parse_args()
     chosen = set(filter(None, args.methods.split(",")))
-    methods = tuple(m for m in METHODS if not chosen or m.preset is None or m.preset in chosen)
+    rows_of = METHODS[args.network]
+    methods = tuple(m for m in rows_of if not chosen or m.preset is None or m.preset in chosen)
     splits = args.splits.split(",")
     study = study_of(args)
     rows = study.table(

@@ -1,4 +1,4 @@
-"""Reading checkpoints, ours and foreign ones, and making models of them.
+"""Reading checkpoints, ours, exported and foreign ones, and making models of them.
 
 Nothing in a checkpoint is ever executed: files are read with ``weights_only=True`` and a list of
 harmless classes, and there is no other way in.
@@ -26,6 +26,7 @@ from fairseq_ecg import interop
 from fairseq_ecg._near_misses import did_you_mean
 from fairseq_ecg.contract import CONTRACT_KEYS
 from fairseq_ecg.engine import safe_globals
+from fairseq_ecg.exported import ExportedError, read_exported
 from fairseq_ecg.modules.layer_spec import parse_layers
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def read_checkpoint(path: str | Path, kind: str | None = None) -> Checkpoint:
     """Read a checkpoint of this package or of fairseq-signals.
 
     Args:
-        path: A file written by ``torch.save``.
+        path: A file written by ``torch.save``, or a folder that ``fairseq-ecg export`` wrote.
         kind: How the data of a foreign checkpoint were prepared, one of ``interop.KINDS``, which
             the file itself seldom says; None: only what it says.
 
@@ -82,10 +83,8 @@ def read_checkpoint(path: str | Path, kind: str | None = None) -> Checkpoint:
         CheckpointError: If the file is absent, damaged or foreign, holds objects that only running
             code could restore, names a model or layers that are not known, or is not of the kind.
     """
-    raw = _load(str(path))
-    _check_layout(path, raw)
-    parts = _ours(path, raw, kind) or _converted(path, raw, kind)
-    checkpoint = Checkpoint(path=str(path), num_updates=_num_updates(raw), **parts)
+    parts = _exported(path, kind) if Path(path).is_dir() else _from_file(path, kind)
+    checkpoint = Checkpoint(path=str(path), **parts)
     _check_model(checkpoint)
     for remark in checkpoint.remarks:
         logger.warning("%s: %s", path, remark)
@@ -178,7 +177,7 @@ def load_pretrained(
     """Open a checkpoint for use.
 
     Args:
-        path: A checkpoint of this package or of fairseq-signals.
+        path: A checkpoint of this package or of fairseq-signals, or an exported folder.
         kind: As for ``read_checkpoint``.
 
     Returns:
@@ -229,7 +228,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: str) -> No
 @contextmanager
 def _only_harmless_classes(path: str) -> Iterator[None]:
     """Allow plain values, and inert stand-ins for foreign classes that a converter knows."""
-    with torch.serialization.safe_globals(safe_globals()):
+    with _allowed(safe_globals()):
         names = get_unsafe_globals_in_checkpoint(path)
     known = [pair for converter in interop.CONVERTERS for pair in converter.stand_ins(names)]
     refused = sorted(set(names) - {name for _, name in known})
@@ -238,7 +237,15 @@ def _only_harmless_classes(path: str) -> Iterator[None]:
             f"{path} holds objects of {', '.join(refused)}, which only running code could restore. "
             "Nothing was executed. If you trust its author, let them save plain values and tensors"
         )
-    with torch.serialization.safe_globals([*safe_globals(), *known]):
+    with _allowed([*safe_globals(), *known]):
+        yield
+
+
+@contextmanager
+def _allowed(classes: list[Any]) -> Iterator[None]:
+    """Allow classes for a while; torch's own context takes away what was allowed before, too."""
+    before = torch.serialization.get_safe_globals()
+    with torch.serialization.safe_globals([c for c in classes if c not in before]):
         yield
 
 
@@ -286,7 +293,7 @@ def _check_sums(path: str) -> None:
 def _check_layout(path: str | Path, raw: Any) -> None:
     """Check the parts that every known layout has, and make the configuration plain."""
     if not isinstance(raw, dict):
-        raise CheckpointError(f"{path} holds a {type(raw).__name__}, not a checkpoint")
+        raise CheckpointError(f"{path} holds an object of type {type(raw).__name__}, no checkpoint")
     if OmegaConf.is_config(raw.get("cfg")):
         raw["cfg"] = OmegaConf.to_container(raw["cfg"], resolve=False)
     cfg, state = raw.get("cfg"), raw.get("model")
@@ -304,16 +311,37 @@ def _check_layout(path: str | Path, raw: Any) -> None:
         raise CheckpointError(f"{path}: its 'model' is not a dictionary of tensors")
 
 
+def _from_file(path: str | Path, kind: str | None) -> dict[str, Any]:
+    raw = _load(str(path))
+    _check_layout(path, raw)
+    parts = _ours(path, raw, kind) or _converted(path, raw, kind)
+    return {**parts, "num_updates": _num_updates(raw)}
+
+
+def _exported(path: str | Path, kind: str | None) -> dict[str, Any]:
+    _check_no_kind(path, kind)
+    try:
+        parts = read_exported(path)
+    except ExportedError as error:
+        raise CheckpointError(str(error)) from None
+    contract = {**dict.fromkeys(CONTRACT_KEYS), "source_format": FORMAT, **parts["contract"]}
+    return {**parts, "contract": contract, "format": FORMAT}
+
+
 def _ours(path: str | Path, raw: Mapping[str, Any], kind: str | None) -> dict[str, Any] | None:
     task_state = raw.get("task_state") or {}
     contract = task_state.get("input_contract")
     if not isinstance(contract, dict):
         return None
+    _check_no_kind(path, kind)
+    return _parts(raw, contract)
+
+
+def _check_no_kind(path: str | Path, kind: str | None) -> None:
     if kind is not None:
         raise CheckpointError(
             f"{path} says itself what its input is; kind={kind} is for files of other programs"
         )
-    return _parts(raw, contract)
 
 
 def _converted(path: str | Path, raw: Mapping[str, Any], kind: str | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ an error that says how to mend it. What is not known (None) is not compared.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fairseq_ecg.data.segment_file import recording_name
 from fairseq_ecg.data.signal import STANDARD_DEVIATIONS
 
 # What decides whether recordings mean the same to a network; a classifier adds its labels.
@@ -50,8 +52,9 @@ class InputContract:
         segment_s: Length of the pieces it was trained on, seconds.
         labels: Names of the classes it decides, in their order.
         source_format: Which program wrote the checkpoint first.
-        trained_on: ``corpus`` and ``records`` (fingerprints) of its training data; the same of its
-            encoder's pretraining under ``pretraining``.
+        trained_on: ``corpus``, ``records`` (fingerprints) and ``names`` (hashes, by
+            ``name_prints``) of its training data; the same of its encoder's pretraining under
+            ``pretraining``.
     """
 
     rate_hz: float | None = None
@@ -103,12 +106,7 @@ def check(
     Raises:
         ContractError: Naming every difference and the way to mend it.
     """
-    differing = [
-        key
-        for key in keys
-        if None not in (getattr(expected, key), getattr(given, key))
-        and getattr(expected, key) != getattr(given, key)
-    ]
+    differing = differences(expected, given, keys)
     if "normalize" in differing and "unit" in differing:
         differing.remove("unit")  # scaling by statistics changes it; one cause, one message
     if "standardize" in differing and "unit" in differing:
@@ -116,6 +114,12 @@ def check(
     if differing:
         faults = "; ".join(_FAULTS[key](expected, given) for key in differing)
         raise ContractError(f"{of} expects {faults}")
+
+
+def differences(expected: InputContract, given: InputContract, keys: Sequence[str]) -> list[str]:
+    """Return those of ``keys`` whose values both sides know and that are not the same."""
+    pairs = {key: (getattr(expected, key), getattr(given, key)) for key in keys}
+    return [key for key, pair in pairs.items() if None not in pair and pair[0] != pair[1]]
 
 
 def lead_remark(expected: InputContract, present: Sequence[str], of: str) -> str | None:
@@ -142,23 +146,40 @@ def lead_remark(expected: InputContract, present: Sequence[str], of: str) -> str
     )
 
 
+def name_prints(paths: Iterable[str]) -> np.ndarray:
+    """Return one number per recording that depends on its name, whichever folder it is in.
+
+    Args:
+        paths: Names of recordings or segments, as manifests have them.
+
+    Returns:
+        uint64 [N]; the segments of one recording have one number.
+    """
+    digests = (hashlib.sha256(recording_name(p).encode("utf-8", "surrogateescape")) for p in paths)
+    return np.array([int.from_bytes(d.digest()[:8], "little") for d in digests], dtype=np.uint64)
+
+
 def seen_in_training(
-    trained_on: Mapping[str, Any], fingerprints: np.ndarray
+    trained_on: Mapping[str, Any], fingerprints: np.ndarray, names: Sequence[str] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find recordings that a network has seen.
 
+    They are told by their content; where that is not known on one side, as of files that nobody
+    has read for it, by their names.
+
     Args:
         trained_on: Of the network's contract.
-        fingerprints: One number per recording that depends on its content, uint64 [N].
+        fingerprints: One number per recording that depends on its content, uint64 [N], or empty.
+        names: Name of each recording.
 
     Returns:
         Whether each recording was in the network's own training data, and whether it was in the
         data that its encoder was pretrained on, bool [N] each; all False where nothing is known.
     """
-    numbers = np.asarray(fingerprints, dtype=np.uint64).view(np.int64)
-    own, *earlier = (_is_among(numbers, stage.get("records")) for stage in _stages(trained_on))
-    pretraining = np.logical_or.reduce(earlier) if earlier else np.zeros(len(numbers), dtype=bool)
-    return own, pretraining
+    found = {"records": fingerprints, "names": name_prints(names)}
+    numbers = {key: np.asarray(of, dtype=np.uint64).view(np.int64) for key, of in found.items()}
+    own, *earlier = (_is_among(numbers, stage) for stage in _stages(trained_on))
+    return own, np.logical_or.reduce(earlier) if earlier else np.zeros_like(own)
 
 
 def _stages(trained_on: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
@@ -169,10 +190,12 @@ def _stages(trained_on: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
         stage = stage.get("pretraining")
 
 
-def _is_among(numbers: np.ndarray, known: Any) -> np.ndarray:
-    if known is None or not len(numbers):
-        return np.zeros(len(numbers), dtype=bool)
-    return np.isin(numbers, np.asarray(known))
+def _is_among(numbers: Mapping[str, np.ndarray], stage: Mapping[str, Any]) -> np.ndarray:
+    for key, found in numbers.items():
+        known = np.asarray(stage.get(key, ()))
+        if len(found) and len(known):
+            return np.isin(found, known)
+    return np.zeros(max(map(len, numbers.values())), dtype=bool)
 
 
 # --- messages -----------------------------------------------------------------------------------
@@ -232,7 +255,10 @@ def _unit_fault(expected: InputContract, given: InputContract) -> str:
 def _normalize_fault(expected: InputContract, given: InputContract) -> str:
     way_out = "set task.normalize=false"
     if expected.normalize:
-        way_out = "set task.normalize=true, with task.mean_path and task.std_path of its training"
+        way_out = (
+            "set task.normalize=true, with task.mean_path and task.std_path, or task.mean_mv and "
+            "task.std_mv, as in its training"
+        )
     return f"normalize: {expected.normalize}, but task.normalize is {given.normalize}: {way_out}"
 
 

@@ -68,7 +68,8 @@ def _encoder(checkpoint: Checkpoint) -> Checkpoint:
         return encoder_of(checkpoint)
     except CheckpointError as error:
         raise CheckpointError(
-            f"{checkpoint.path} holds a {checkpoint.model_name}: {error}; convert it as a whole"
+            f"{checkpoint.path} holds the model {checkpoint.model_name}: {error}; "
+            "convert it as a whole"
         ) from None
 
 

@@ -268,26 +268,49 @@ class GracefulStop:
     The handler only notes the request. ``agree`` is fed with the request summed over all
     processes, so that all of them stop after the same update; from then on the engine's question
     "stop early?" is answered with yes, whereupon it saves and ends with exit status 0.
+
+    Args:
+        at_end_of_epoch: Asked after the last update of each epoch whether the run shall end for
+            another reason, after the validation and before the checkpoint is written; None: never.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_end_of_epoch: typing.Optional[typing.Callable[[], bool]] = None) -> None:
         self.requested = False
         self._agreed = False
+        self._epoch_ends = False
+        self._at_end_of_epoch = at_end_of_epoch
 
     def install(self) -> None:
         """Catch SIGTERM and hook into the engine's question; call it in the main thread."""
         from fairseq_cli import train
 
-        self.requested = self._agreed = False
+        self.requested = self._agreed = self._epoch_ends = False
         signal.signal(signal.SIGTERM, self._note)
         ask_engine = getattr(train.should_stop_early, "ask_engine", train.should_stop_early)
 
         def should_stop_early(cfg: typing.Any, valid_loss: typing.Optional[float]) -> bool:
-            return self._agreed or ask_engine(cfg, valid_loss)
+            reasons = [self._agreed, self._ask_at_end_of_epoch(), ask_engine(cfg, valid_loss)]
+            return any(reasons)  # all are asked: each counts
 
         vars(should_stop_early).update(vars(train.should_stop_early))  # best score, patience
         should_stop_early.ask_engine = ask_engine
         train.should_stop_early = should_stop_early
+        self._watch_epochs(train)
+
+    def _watch_epochs(self, train: typing.Any) -> None:
+        """Learn whether an update is the last one of its epoch, which the question does not say."""
+        engines_own = getattr(train.validate_and_save, "engines_own", train.validate_and_save)
+
+        def validate_and_save(*args: typing.Any) -> tuple:
+            self._epoch_ends = args[-1]
+            return engines_own(*args)
+
+        validate_and_save.engines_own = engines_own
+        train.validate_and_save = validate_and_save
+
+    def _ask_at_end_of_epoch(self) -> bool:
+        ends, self._epoch_ends = self._epoch_ends, False
+        return bool(ends and self._at_end_of_epoch is not None and self._at_end_of_epoch())
 
     def _note(self, signum: int, frame: object) -> None:
         self.requested = True

@@ -1,8 +1,10 @@
 """Scores of a checkpoint on one split of a manifest."""
 
+import dataclasses
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,146 +20,39 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from fairseq_ecg.checkpoint import Checkpoint, build_model, read_checkpoint
-from fairseq_ecg.contract import INPUT_KEYS, InputContract, lead_remark, seen_in_training
+from fairseq_ecg.contract import (
+    INPUT_KEYS,
+    ContractError,
+    InputContract,
+    lead_remark,
+    seen_in_training,
+)
+from fairseq_ecg.corpora.physionet2021 import database_of
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.manifest import read_manifest
 from fairseq_ecg.data.signal import MILLIVOLTS
 from fairseq_ecg.data.sources import Source, open_source
-from fairseq_ecg.metrics.cinc2021 import find_class, load_weights
-from fairseq_ecg.metrics.identification import nearest, rank_accuracies, verification
+from fairseq_ecg.evaluation_results import (
+    Evaluation,
+    Identification,
+    ReconstructionErrors,
+    full_summary,
+)
+from fairseq_ecg.metrics.bootstrap import Interval, bootstrap_intervals
+from fairseq_ecg.metrics.identification import (
+    RANKS,
+    are_found,
+    nearest,
+    rank_accuracies,
+    verification,
+)
 from fairseq_ecg.metrics.multiclass import SingleLabelSummary
 from fairseq_ecg.metrics.summary import Summary
-from fairseq_ecg.resources import challenge_labels, challenge_weights_file
 from fairseq_ecg.tasks._base import EcgTask
 from fairseq_ecg.tasks.ecg_classification import average_per_record
 from fairseq_ecg.tasks.ecg_identification import average_embeddings
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Evaluation:
-    """What a classifier says about a split.
-
-    Args:
-        names: Record of each row.
-        labels: Class names, [K].
-        probability: float64 [R, K].
-        truth: 0 or 1, float32 [R, K].
-        metrics: By name; see ``metrics/summary.py``.
-        num_segments: How many segments the rows were averaged from.
-        overlap: How many of the recordings the checkpoint was trained on, as far as it knows.
-        pretraining_overlap: How many of them its encoder was pretrained on.
-        unit: What a row is.
-        single_label: Whether exactly one class is true, and the most probable one is decided.
-    """
-
-    names: list[str]
-    labels: list[str]
-    probability: np.ndarray
-    truth: np.ndarray
-    metrics: dict[str, float] = field(default_factory=dict)
-    num_segments: int = 0
-    overlap: int = 0
-    pretraining_overlap: int = 0
-    unit: str = "record"
-    single_label: bool = False
-
-    def confusion(self) -> pd.DataFrame:
-        """Return how often each class was decided (columns) where each is true (rows).
-
-        Raises:
-            ValueError: If classes do not exclude each other.
-        """
-        if not self.single_label:
-            raise ValueError("several classes may be true at once, so there is no confusion matrix")
-        counts = SingleLabelSummary().confusion(self.probability, self.truth)
-        return pd.DataFrame(counts, index=self.labels, columns=self.labels)
-
-    def table(self) -> pd.DataFrame:
-        """Return one row per record: its name, then one probability per class."""
-        return self._by_record(self.probability)
-
-    def truth_table(self) -> pd.DataFrame:
-        """Return one row per record: its name, then 0 or 1 per class."""
-        return self._by_record(self.truth.astype(np.int64))
-
-    def _by_record(self, values: np.ndarray) -> pd.DataFrame:
-        table = pd.DataFrame(values, columns=self.labels)
-        table.insert(0, "record", self.names)
-        return table
-
-
-@dataclass
-class Identification:
-    """For whom a network takes the probes of a split.
-
-    Args:
-        names: Recording of each probe.
-        patient: Its patient, int64 [N].
-        nearest: Gallery recording that is most similar to it.
-        nearest_patient: Whose that is, int64 [N].
-        similarity: Cosine of the two, float64 [N].
-        metrics: By name: rank-1 ``accuracy``, ``rank5_accuracy``; ``auroc`` and ``eer`` of telling
-            pairs of one patient from pairs of two.
-        num_segments: How many segments of probes and gallery were embedded.
-        overlap: As in ``Evaluation``, of probes and gallery; so is ``pretraining_overlap``.
-        pretraining_overlap: See ``overlap``.
-        unit: What a row is.
-    """
-
-    names: list[str]
-    patient: np.ndarray
-    nearest: list[str]
-    nearest_patient: np.ndarray
-    similarity: np.ndarray
-    metrics: dict[str, float]
-    num_segments: int
-    overlap: int
-    pretraining_overlap: int = 0
-    unit: str = "probe"
-
-    def table(self) -> pd.DataFrame:
-        """Return one row per probe."""
-        return pd.DataFrame(
-            {
-                "record": self.names,
-                "patient": self.patient,
-                "nearest": self.nearest,
-                "nearest_patient": self.nearest_patient,
-                "similarity": self.similarity,
-            }
-        )
-
-
-@dataclass
-class ReconstructionErrors:
-    """How well a network rebuilds what is hidden from it.
-
-    Args:
-        names: Recording of each row.
-        errors: By name as in ``metrics``, float64 [R] each, NaN where there is no value.
-        metrics: By name, over all that was hidden: ``mse`` per sample and ``nmse``, its share of
-            the mean square, in the space of the target; ``mse_masked_uv2`` and, over all samples,
-            ``mse_all_uv2`` where targets are the samples themselves (see
-            ``criterions/ecg_masked_mse.py``).
-        num_segments: How many segments the rows were computed from.
-        overlap: As in ``Evaluation``.
-        pretraining_overlap: As in ``Evaluation``.
-        unit: What a row is.
-    """
-
-    names: list[str]
-    errors: dict[str, np.ndarray]
-    metrics: dict[str, float]
-    num_segments: int
-    overlap: int
-    pretraining_overlap: int = 0
-    unit: str = "record"
-
-    def table(self) -> pd.DataFrame:
-        """Return one row per record: its name, then its errors."""
-        return pd.DataFrame({"record": self.names, **self.errors})
 
 
 @dataclass(frozen=True)
@@ -169,10 +64,12 @@ class _Options:
     leads: object
     label_file: str | None
     remark_on_leads: bool
+    bootstrap: int
+    seed: int
 
 
 def evaluate(
-    path: str,
+    path: str | Sequence[str],
     data: str,
     split: str = "test",
     *,
@@ -183,19 +80,22 @@ def evaluate(
     leads: object = None,
     label_file: str | None = None,
     remark_on_leads: bool = True,
+    bootstrap: int = 0,
+    seed: int = 0,
 ) -> Evaluation | Identification | ReconstructionErrors:
     """Score every recording of a split, as the checkpoint's model asks for (``evaluated_by``).
 
     Args:
         path: Checkpoint of a classifier, of a model that identifies patients, or of one that
-            rebuilds what is hidden.
+            rebuilds what is hidden. Several of classifiers: their mean probability is scored; each
+            gets the recordings prepared as it expects them.
         data: Folder of a label set, with ``labels.txt`` and ``<split>.tsv``; or one with
             ``<split>_probe.tsv`` and ``<split>_gallery.tsv``; or one of manifests without labels,
             for a model that rebuilds.
         split: Which manifest.
         score_per: "record" averages the probabilities, embeddings or errors of a recording's
             segments; "segment" keeps them apart, and identifies by the middle one of each
-            recording.
+            recording. Frames with labels of their own are always kept apart.
         batch_size: Segments per forward pass.
         threshold: A class is decided where its probability is above this; one for all, or one of
             each label, in the order of the labels. None: that of the checkpoint's criterion. Where
@@ -205,18 +105,132 @@ def evaluate(
             the checkpoint's task has them.
         label_file: Label array of a folder of ``.mat`` segments, as ``task.label_file``.
         remark_on_leads: Warn where other rows carry signal than in training.
+        bootstrap: How many draws of patients the 95 % intervals are made of; 0: no intervals.
+        seed: Of these draws.
 
     Raises:
-        ValueError: If the checkpoint decides nothing, or a threshold is given to one that decides
-            for the most probable class.
-        ContractError: If the data are not what it expects: rate, leads, unit, preparation, classes.
+        ValueError: If the checkpoint decides nothing, a network puts out NaN, a threshold is given
+            to one that decides for the most probable class, or several checkpoints are not all of
+            classifiers that decide in one way.
+        ContractError: If the data are not what it expects: rate, leads, unit, preparation, classes;
+            or if several checkpoints decide other classes.
     """
     if score_per not in ("record", "segment"):
         raise ValueError(f"score_per must be record or segment, got {score_per!r}")
-    checkpoint = read_checkpoint(path)
-    evaluation = _EVALUATIONS[_task_name(checkpoint)]
-    options = _Options(score_per, batch_size, threshold, device, leads, label_file, remark_on_leads)
+    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    if not paths:
+        raise ValueError("there is no checkpoint to evaluate; give one or more")
+    checkpoints = [read_checkpoint(one) for one in paths]
+    options = _Options(
+        score_per, batch_size, threshold, device, leads, label_file, remark_on_leads, bootstrap,
+        seed,
+    )  # fmt: skip
+    if len(checkpoints) > 1:
+        return _average(checkpoints, data, split, options)
+    return _evaluate_one(checkpoints[0], data, split, options)
+
+
+def _evaluate_one(
+    checkpoint: Checkpoint, data: str, split: str, options: _Options
+) -> Evaluation | Identification | ReconstructionErrors:
+    evaluation = (_EVALUATIONS | _EVALUATIONS_OF_TASKS)[_task_name(checkpoint)]
     return evaluation(checkpoint, data, split, options)
+
+
+def _average(
+    checkpoints: Sequence[Checkpoint], data: str, split: str, options: _Options
+) -> Evaluation:
+    """Score the mean probability of several classifiers."""
+    _check_alike(checkpoints, options.threshold)
+    results = []
+    for number, checkpoint in enumerate(checkpoints):
+        # Whose recordings they are is read once.
+        each = dataclasses.replace(options, bootstrap=0 if number else options.bootstrap)
+        result = _evaluate_one(checkpoint, data, split, each)
+        if not isinstance(result, Evaluation):
+            raise ValueError(
+                f"{checkpoint.path} decides no classes; only probabilities can be averaged, so "
+                "give the checkpoints of classifiers, or one checkpoint"
+            )
+        results.append(result)
+    first = results[0]
+    for checkpoint, result in zip(checkpoints, results, strict=True):
+        if result.names != first.names:
+            raise ValueError(
+                f"{checkpoint.path} and {checkpoints[0].path} cut the recordings into other "
+                f"segments ({len(result.names)} and {len(first.names)}); average them by recording "
+                "(--score-per record)"
+            )
+    records = _seen_by_any([result.records for result in results])
+    of_recordings = records.drop_duplicates("record")
+    return _finished(
+        dataclasses.replace(
+            first,
+            probability=np.mean([result.probability for result in results], axis=0),
+            overlap=int(of_recordings["trained_on"].sum()),
+            pretraining_overlap=int(of_recordings["pretrained_on"].sum()),
+            records=records,
+            checkpoints=tuple(checkpoint.path for checkpoint in checkpoints),
+        ),
+        options,
+    )
+
+
+def _check_alike(
+    checkpoints: Sequence[Checkpoint], threshold: float | Mapping[str, float] | None
+) -> None:
+    """Refuse to average networks that decide other classes, or in another way."""
+    first, *others = checkpoints
+    contract = InputContract.from_dict(first.contract)
+    cut = (first.criterion_cfg.get("threshold"), first.criterion_cfg.get("auc_average"))
+    for other in others:
+        theirs = InputContract.from_dict(other.contract)
+        if None not in (contract.labels, theirs.labels) and contract.labels != theirs.labels:
+            raise ContractError(
+                f"{other.path} decides other classes ({', '.join(theirs.labels[:4])}, ...) than "
+                f"{first.path} ({', '.join(contract.labels[:4])}, ...); probabilities of the same "
+                "classes in the same order can be averaged"
+            )
+        if _is_single_label(first) != _is_single_label(other):
+            raise ValueError(
+                f"of {first.path} and {other.path} one decides for the most probable class and "
+                "the other for each class by itself; their probabilities cannot be averaged"
+            )
+        found = (other.criterion_cfg.get("threshold"), other.criterion_cfg.get("auc_average"))
+        if threshold is None and found != cut:
+            raise ValueError(
+                f"{first.path} and {other.path} were trained with other thresholds or averages "
+                f"({cut} and {found}); say which threshold decides (--threshold 0.5)"
+            )
+
+
+def _seen_by_any(records: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    seen = {
+        stage: np.logical_or.reduce([table[stage] for table in records])
+        for stage in ("trained_on", "pretrained_on")
+    }
+    return records[0].assign(**seen)
+
+
+def _finished(result: Evaluation, options: _Options) -> Evaluation:
+    """Fill in what follows from the rows: metrics and intervals."""
+    _check_finite(result)
+    result.metrics = result.summary(result.probability, result.truth)
+    result.add_intervals(options.bootstrap, options.seed)
+    return result
+
+
+def _check_finite(result: Evaluation) -> None:
+    wrong = ~np.isfinite(result.probability)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"{' and '.join(result.checkpoints)}: the network puts out "
+            f"{result.probability[row, column]} for class {result.labels[column]} of "
+            f"{result.names[row]} ({int(wrong.any(axis=1).sum())} of {len(result.names)} "
+            f"{result.unit}s are affected), so that there are no numbers; its training broke down, "
+            "or these recordings hold samples that are no numbers"
+        )
 
 
 def recorded_leads(path: str, data: str, split: str) -> list[str]:
@@ -235,17 +249,30 @@ def recorded_leads(path: str, data: str, split: str) -> list[str]:
 
 
 def _task_name(checkpoint: Checkpoint) -> str:
+    own = checkpoint.task_cfg.get("_name")
+    if own in _EVALUATIONS_OF_TASKS:
+        return own
     model_class = MODEL_REGISTRY[checkpoint.model_name]
     return getattr(model_class, "evaluated_by", "ecg_classification")
 
 
-def evaluate_splits(path: str, data: str, splits: Sequence[str], **options: Any) -> Evaluation:
+def evaluate_splits(
+    path: str | Sequence[str],
+    data: str,
+    splits: Sequence[str],
+    *,
+    bootstrap: int = 0,
+    seed: int = 0,
+    **options: Any,
+) -> Evaluation:
     """Score the recordings of several splits as if they were one.
 
     Args:
-        path: Checkpoint of a classifier.
+        path: Checkpoint of a classifier, or several.
         data: Folder of a label set.
         splits: Which manifests.
+        bootstrap: As for ``evaluate``.
+        seed: As for ``evaluate``.
         **options: Further keywords of ``evaluate``.
 
     Raises:
@@ -257,19 +284,20 @@ def evaluate_splits(path: str, data: str, splits: Sequence[str], **options: Any)
         raise ValueError(f"{path} decides no classes; give the checkpoint of a classifier")
     probability = np.concatenate([part.probability for part in parts])
     truth = np.concatenate([part.truth for part in parts])
-    summary = _summary(read_checkpoint(path), options.get("threshold"), first.labels)
-    return Evaluation(
+    result = dataclasses.replace(
+        first,
         names=[name for part in parts for name in part.names],
-        labels=first.labels,
         probability=probability,
         truth=truth,
-        metrics=summary(probability, truth),
+        metrics=first.summary(probability, truth),
         num_segments=sum(part.num_segments for part in parts),
         overlap=sum(part.overlap for part in parts),
         pretraining_overlap=sum(part.pretraining_overlap for part in parts),
-        unit=first.unit,
-        single_label=first.single_label,
+        records=pd.concat([part.records for part in parts], ignore_index=True),
+        split="+".join(splits),
     )
+    result.add_intervals(bootstrap, seed)
+    return result
 
 
 def _classify(checkpoint: Checkpoint, data: str, split: str, options: _Options) -> Evaluation:
@@ -284,29 +312,96 @@ def _classify(checkpoint: Checkpoint, data: str, split: str, options: _Options) 
         )
     labels = list(task.label_names or checkpoint.contract.get("labels") or [])
     labels = labels or [f"class_{k}" for k in range(task.num_labels)]
+    task.single_label = _is_single_label(checkpoint)
+    task.load_dataset(split, training=False)
+    return _decide(checkpoint, task, task.dataset(split).dataset.source, split, options, labels)
+
+
+def _classify_frames(
+    checkpoint: Checkpoint, data: str, split: str, options: _Options
+) -> Evaluation:
+    keys = {"leads": options.leads, "segment_s": None}  # the contract's is the length of a frame
+    task = open_task(checkpoint, "ecg_frame_classification", data, split, **keys)
+    task.load_dataset(split, training=False)
+    options = dataclasses.replace(options, score_per="frame")
+    source = task.dataset(split).source
+    return _decide(checkpoint, task, source, split, options, task.label_names)
+
+
+def _predict_the_future(
+    checkpoint: Checkpoint, data: str, split: str, options: _Options
+) -> Evaluation:
+    raise ValueError(
+        f"{checkpoint.path} was trained to find the frame that follows (ecg_future_prediction), so "
+        "it decides no classes; how often it finds it is in its training log. Fine-tune a "
+        "classifier from it (model.model_path=...) and evaluate that one"
+    )
+
+
+def _decide(
+    checkpoint: Checkpoint,
+    task: EcgTask,
+    source: Source,
+    split: str,
+    options: _Options,
+    labels: list[str],
+) -> Evaluation:
+    """Return what a classifier says about the items of a split that is open."""
     summary = _summary(checkpoint, options.threshold, labels)
     single_label = _is_single_label(checkpoint)
-    task.single_label = single_label
-    task.load_dataset(split, training=False)
-    source = task.dataset(split).dataset.source
     _remark_on_leads(checkpoint, task, options, source)
-    overlap, pretraining_overlap = _overlap(checkpoint, source)
     probability = _share_of_classes if single_label else _probability
     scores = _forward(checkpoint, task, split, options, probability, ("label",))
     num_segments = len(scores["id"])
     if options.score_per == "record":
         scores = average_per_record(scores)
-    return Evaluation(
+    recordings = _describe(checkpoint, source, options.bootstrap > 0)
+    result = Evaluation(
         names=[source.names[row] for row in scores["record"]],
         labels=labels,
         probability=scores["probability"],
         truth=scores["label"],
-        metrics=summary(scores["probability"], scores["label"]),
         num_segments=num_segments,
-        overlap=overlap,
-        pretraining_overlap=pretraining_overlap,
+        overlap=int(recordings["trained_on"].sum()),
+        pretraining_overlap=int(recordings["pretrained_on"].sum()),
         unit=options.score_per,
         single_label=single_label,
+        summary=summary,
+        records=recordings.iloc[scores["record"]].reset_index(drop=True),
+        checkpoints=(checkpoint.path,),
+        data=str(task.cfg.data),
+        split=split,
+    )
+    return _finished(result, options)
+
+
+def _describe(checkpoint: Checkpoint, source: Source, read_patients: bool) -> pd.DataFrame:
+    """Return what is known of each recording, ``RECORD_COLUMNS``.
+
+    Args:
+        checkpoint: Which may have been trained on them.
+        source: The recordings.
+        read_patients: Read files that alone know whose they are.
+    """
+    rows = range(len(source.names))
+    people = source.people()
+    if not people and read_patients:
+        people = [str(source.patient(row)) for row in rows]
+    age, sex = source.demographics()
+    corpora = [source.corpus] * len(source.names)
+    if source.corpus == "physionet2021":  # several under one roof
+        corpora = [database_of(name) or source.corpus for name in source.names]
+    own, pretraining = _seen(checkpoint, source)
+    return pd.DataFrame(
+        {
+            "record": source.names,
+            "patient": people or [""] * len(source.names),
+            "age": age,
+            "sex": sex,
+            "corpus": corpora,
+            "trained_on": own,
+            "pretrained_on": pretraining,
+        }
     )
 
 
@@ -337,7 +432,23 @@ def _identify(checkpoint: Checkpoint, data: str, split: str, options: _Options) 
         num_segments=num_segments,
         overlap=overlap,
         pretraining_overlap=pretraining_overlap,
+        intervals=_intervals_of_ranks(probe, gallery, options),
+        draws=options.bootstrap,
     )
+
+
+def _intervals_of_ranks(
+    probe: tuple[np.ndarray, np.ndarray], gallery: tuple[np.ndarray, np.ndarray], options: _Options
+) -> dict[str, Interval]:
+    """Return the intervals of the accuracies; the patients of the probes are drawn."""
+    if not options.bootstrap:
+        return {}
+    found = {name: are_found(*probe, *gallery, k=k) for name, k in RANKS.items()}
+
+    def accuracies(rows: np.ndarray) -> dict[str, float]:
+        return {name: float(hits[rows].mean()) for name, hits in found.items()}
+
+    return bootstrap_intervals(accuracies, probe[1], options.bootstrap, options.seed)
 
 
 def _reconstruct(
@@ -366,6 +477,27 @@ def _reconstruct(
         overlap=overlap,
         pretraining_overlap=pretraining_overlap,
         unit=options.score_per,
+        intervals=_intervals_of_ratios(criterion, sums, source, options),
+        draws=options.bootstrap,
+    )
+
+
+def _intervals_of_ratios(
+    criterion: FairseqCriterion, sums: pd.DataFrame, source: Source, options: _Options
+) -> dict[str, Interval]:
+    """Return the intervals of the ratios of sums [R rows]; patients are drawn."""
+    if not options.bootstrap:
+        return {}
+    of_row = sums["record"].to_numpy(dtype=np.int64)
+    parts = sums.drop(columns="record")
+    table = parts.to_numpy(dtype=np.float64)
+    people = source.people() or [str(source.patient(row)) for row in range(len(source.names))]
+
+    def ratios(rows: np.ndarray) -> dict[str, float]:
+        return criterion.ratios(dict(zip(parts, table[rows].sum(axis=0).tolist(), strict=True)))
+
+    return bootstrap_intervals(
+        ratios, np.array(people, dtype=object)[of_row], options.bootstrap, options.seed
     )
 
 
@@ -388,6 +520,11 @@ _EVALUATIONS = {
     "ecg_classification": _classify,
     "ecg_identification": _identify,
     "ecg_pretraining": _reconstruct,
+}
+# By the task that it was trained with, whatever its model is.
+_EVALUATIONS_OF_TASKS = {
+    "ecg_frame_classification": _classify_frames,
+    "ecg_future_prediction": _predict_the_future,
 }
 
 
@@ -451,12 +588,11 @@ def _summary(
     if isinstance(threshold, Mapping):
         threshold = _per_class(threshold, labels)
     average = criterion.get("auc_average") or "macro"
-    return Summary(
-        threshold=0.5 if threshold is None else threshold,
-        average=str(getattr(average, "value", average)),
-        f_max=True,
-        f_beta=True,
-        **_challenge(labels, criterion.get("weights_file")),
+    return full_summary(
+        labels,
+        0.5 if threshold is None else threshold,
+        str(getattr(average, "value", average)),
+        criterion.get("weights_file"),
     )
 
 
@@ -475,14 +611,6 @@ def _per_class(asked: Mapping[str, float], labels: list[str]) -> np.ndarray:
     return np.array(list(asked.values()), dtype=np.float64)
 
 
-def _challenge(labels: list[str], weights_file: str | None) -> dict:
-    if labels != challenge_labels():
-        return {}
-    given = weights_file is not None and Path(weights_file).is_file()
-    classes, weights = load_weights(Path(weights_file) if given else challenge_weights_file())
-    return {"cinc_weights": weights, "sinus_index": find_class(classes)}
-
-
 def _remark_on_leads(
     checkpoint: Checkpoint, task: EcgTask, options: _Options, *sources: Source
 ) -> None:
@@ -498,9 +626,25 @@ def _remark_on_leads(
 
 def _overlap(checkpoint: Checkpoint, *sources: Source) -> tuple[int, int]:
     """Return how many recordings were trained on, and how many the encoder was pretrained on."""
-    fingerprints = np.concatenate([source.fingerprints() for source in sources])
-    own, pretraining = seen_in_training(checkpoint.contract.get("trained_on") or {}, fingerprints)
-    return int(own.sum()), int(pretraining.sum())
+    seen = [_seen(checkpoint, source) for source in sources]
+    return sum(int(own.sum()) for own, _ in seen), sum(int(earlier.sum()) for _, earlier in seen)
+
+
+def _seen(checkpoint: Checkpoint, source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """Return which recordings were trained on, and which the encoder was pretrained on, bool [N].
+
+    A warning says where only their names tell it.
+    """
+    trained_on = checkpoint.contract.get("trained_on") or {}
+    contents = source.fingerprints()
+    own, pretraining = seen_in_training(trained_on, contents, source.names)
+    read = len(contents) and len(trained_on.get("records", ()))
+    if (own.any() or pretraining.any()) and not read:
+        logger.warning(
+            "recordings in folders of files are compared with those trained on by their names, not "
+            "by their samples; another data set may have the same names"
+        )
+    return own, pretraining
 
 
 def _probability(output: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_ecg import engine
 from fairseq_ecg._near_misses import did_you_mean
+from fairseq_ecg.exported import is_exported
 
 # Names of fairseq-signals that are taken by, or mean something else in, stock fairseq.
 RENAMED = {
@@ -64,6 +65,7 @@ def check(cfg: DictConfig) -> None:
     _check_data(cfg)
     _check_files(cfg)
     _check_best_metric(cfg)
+    _check_model_of_criterion(cfg, dataclass_of)
     _check_world_size(cfg)
 
 
@@ -305,7 +307,7 @@ def _check_same_model(cfg: DictConfig, key: str, path: str) -> None:
 
 def _check_file(key: str, value: str) -> None:
     path = Path(value)
-    if path.is_file():
+    if path.is_file() or (key == "model.model_path" and is_exported(path)):
         return
     if path.is_dir():
         inside = sorted(path.rglob("checkpoint_*.pt"))
@@ -332,6 +334,23 @@ def _check_best_metric(cfg: DictConfig) -> None:
             f"checkpoint.best_checkpoint_metric={metric} is never logged by this criterion"
             f"{did_you_mean(metric, names)} (it logs: {', '.join(names)})"
         )
+
+
+def _check_model_of_criterion(cfg: DictConfig, dataclass_of: dict[str, type | None]) -> None:
+    """Let the criterion refuse a model without what its loss needs, if it has ``check_model``."""
+    check_model = getattr(
+        _registry("criterion")[0].get(_name(cfg, "criterion")), "check_model", None
+    )
+    if check_model is None or dataclass_of.get("model") is None:
+        return
+    sections = (
+        OmegaConf.merge(OmegaConf.structured(dataclass_of[name]), cfg[name])
+        for name in ("criterion", "model")
+    )
+    try:
+        check_model(*sections)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _check_world_size(cfg: DictConfig) -> None:

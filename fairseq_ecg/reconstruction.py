@@ -48,6 +48,7 @@ class Reconstruction:
         block_s: Length of a block, seconds.
         norm_target: Which statistics of the original scale the target of the training, as
             ``criterion.norm_target``; they, too, are undone with those of the original.
+        start_s: Where in the recording the window starts, seconds.
     """
 
     record: str
@@ -60,6 +61,7 @@ class Reconstruction:
     share: float
     block_s: float
     norm_target: str
+    start_s: float
 
 
 def reconstruct(
@@ -140,7 +142,8 @@ def _reconstruct(
     task = open_task(checkpoint, "ecg_pretraining", data, split, **keys)
     task.load_dataset(split, training=False)
     dataset = task.dataset(split)
-    sample = _sample(dataset, record, window, seed, Path(data) / f"{split}.tsv")
+    item = _item(dataset, record, window, Path(data) / f"{split}.tsv")
+    sample = _sample(dataset, item, seed)
     net_input = sample["net_input"]
     model = open_model(checkpoint, task)
     with torch.inference_mode():
@@ -165,13 +168,12 @@ def _reconstruct(
         share=float(hidden[:, kept].float().mean()),
         block_s=block / rate_hz,
         norm_target=criterion.norm_target,
+        start_s=int(dataset.dataset.windows.start[item]) / rate_hz,
     )
 
 
-def _sample(
-    dataset: MaskedSegments, record: str, window: int, seed: int | None, manifest: Path
-) -> dict[str, Any]:
-    """Return a batch of one window of a recording."""
+def _item(dataset: MaskedSegments, record: str, window: int, manifest: Path) -> int:
+    """Return the number of a window of a recording."""
     segments = dataset.dataset
     if record not in segments.source.names:
         raise ValueError(
@@ -183,7 +185,12 @@ def _sample(
             f"{record} has no window {window} of task.segment_s; "
             f"its windows are 0 to {len(items) - 1}"
         )
-    item = int(items[window])
+    return int(items[window])
+
+
+def _sample(dataset: MaskedSegments, item: int, seed: int | None) -> dict[str, Any]:
+    """Return a batch of one window."""
+    segments = dataset.dataset
     rng = segments.mask_generator(item) if seed is None else np.random.default_rng(seed)
     return dataset.collater([dataset.hide(segments[item], rng)])
 

@@ -23,6 +23,8 @@ ALL_ROOMS = {
     *("data", "transforms", "corpora", "tasks", "modules", "models", "criterions", "metrics"),
     *("interop", "plots", "engine", "preflight", "checkpoint", "evaluation", "training_log"),
     *("lead_robustness", "contract", "conversion", "reconstruction", "studies", "optim"),
+    *("evaluation_results", "evaluation_files"),
+    *("export", "export_readme", "exported", "hub", "portable"),
 }
 # The design: data -> transforms -> tasks, data -> corpora, modules -> models,
 # metrics -> criterions; interop knows models and data; everything -> cli.
@@ -41,10 +43,20 @@ KNOWS = {
     "engine": set(),
     "preflight": set(),
     "checkpoint": set(),
-    "evaluation": set(),
+    "evaluation": {"evaluation_results"},
+    "evaluation_results": {"metrics"},
+    "evaluation_files": {"data", "evaluation_results", "metrics", "plots"},
     "training_log": set(),
     "lead_robustness": {"checkpoint", "data", "evaluation"},
     "contract": {"data"},
+    "exported": {"data"},
+    "export": {
+        *("checkpoint", "contract", "corpora", "data", "models"),
+        *("export_readme", "exported", "portable"),
+    },
+    "export_readme": {"contract", "exported"},
+    "hub": {"data", "exported"},
+    "portable": {"models"},
     "conversion": {"checkpoint", "data", "interop", "models"},
     "reconstruction": {"checkpoint", "data", "evaluation", "modules"},
     "studies": {"data", "engine"},
@@ -58,10 +70,14 @@ KNOWS = {
 EXCEPTIONS = {
     ("data", "transforms"): "a store is resampled while it is built; resample.py knows no room",
     ("criterions", "modules"): "CMSC pools and compares with the layers its models use",
+    ("interop", "corpora"): "patients of segments are divided as those of a store",
+    ("plots", "metrics"): "curves are drawn of the points that their areas are computed from",
     ("plots", "data"): "a picture is drawn of an EcgSignal, and published atomically",
     ("tasks", "engine"): "the graceful stop and the patience counter act during training",
     ("tasks", "preflight"): "runs of the stock script are checked where the task is set up",
     ("preflight", "engine"): "one way to tell a whole checkpoint from a truncated one",
+    ("preflight", "exported"): "an exported folder is as good as a checkpoint",
+    ("checkpoint", "exported"): "the same",
     ("checkpoint", "engine"): "one list of classes that a checkpoint may hold",
     ("checkpoint", "interop"): "foreign checkpoints are converted while they are read",
     ("checkpoint", "modules"): "layer specs of a checkpoint are parsed before anything is built",
@@ -74,6 +90,7 @@ EXCEPTIONS = {
     ("evaluation", "tasks"): "the same",
     ("evaluation", "metrics"): "the same",
     ("evaluation", "contract"): "recordings must be what the checkpoint expects",
+    ("evaluation", "corpora"): "the database of a challenge record stands in its name",
     ("evaluation", "data"): "what the recordings are decides how they are prepared",
 }
 

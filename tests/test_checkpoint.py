@@ -14,6 +14,7 @@ from fairseq_ecg.checkpoint import (
     load_pretrained,
     read_checkpoint,
 )
+from fairseq_ecg.engine import safe_globals
 from tests.golden import RELATIVE, distance, load
 from tests.tiny import TINY_TRANSFORMER
 
@@ -149,10 +150,20 @@ def test_allowed_classes_cannot_be_turned_into_a_call(small, tmp_path):
         read_checkpoint(path)
 
 
-def test_reading_leaves_torchs_allow_list_as_it_was(golden):
-    before = set(torch.serialization.get_safe_globals())
-    read_checkpoint(golden.checkpoint)
-    assert set(torch.serialization.get_safe_globals()) == before
+@pytest.mark.parametrize("training", [False, True])
+def test_reading_leaves_torchs_allow_list_as_it_was(golden, training):
+    """Else a fine-tuning that has read ``model_path`` could not restore its own checkpoint."""
+    found = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    if training:
+        torch.serialization.add_safe_globals(safe_globals())
+    try:
+        before = set(torch.serialization.get_safe_globals())
+        read_checkpoint(golden.checkpoint)
+        assert set(torch.serialization.get_safe_globals()) == before
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(found)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -193,7 +204,7 @@ def test_a_zip_of_something_else_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds a list, not a checkpoint"),
+        ([1, 2], "holds an object of type list, no checkpoint"),
         ({"weights": 1}, "it has no 'model' .found: weights"),
         ({"model": {}, "args": None}, "it has no 'cfg'"),
         ({"model": {}, "cfg": {"task": {}}}, "its cfg has no model section"),

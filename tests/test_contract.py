@@ -14,9 +14,11 @@ from fairseq_ecg.contract import (
     ContractError,
     InputContract,
     check,
+    name_prints,
     seen_in_training,
 )
 from fairseq_ecg.data.leads import STANDARD_LEADS
+from fairseq_ecg.data.manifest import read_manifest
 from tests.recordings import load, make_task, write_folder, write_tone_store
 from tests.runs import CLASSIFICATION, Run
 from tests.tiny import TINY_TRANSFORMER
@@ -137,6 +139,29 @@ def test_what_is_not_known_counts_as_not_seen(trained_on):
     assert not pretraining.any()
     for found in seen_in_training(trained_on, np.empty(0, dtype=np.uint64)):
         assert found.shape == (0,)
+    nobody = np.empty(0, dtype=np.uint64)
+    assert seen_in_training(trained_on, nobody, ["a", "b"])[0].tolist() == [False, False]
+
+
+def test_where_content_is_not_known_on_one_side_names_decide():
+    prints = name_prints(["one_0.mat", "two_1.mat"]).view(np.int64)
+    contents = np.array([1, 2, 3], dtype=np.uint64)
+    names = ["elsewhere/one_1.mat", "three_0.mat", "two"]
+    files = {"records": torch.empty(0, dtype=torch.int64), "names": torch.from_numpy(prints)}
+    store = {"records": torch.tensor([3]), "names": torch.from_numpy(prints)}
+    nothing = np.empty(0, dtype=np.uint64)
+    for trained_on, fingerprints in ((files, nothing), (files, contents), (store, nothing)):
+        seen, _ = seen_in_training(trained_on, fingerprints, names)
+        assert seen.tolist() == [True, False, True]
+    seen, earlier = seen_in_training({**store, "pretraining": files}, contents, names)
+    assert (seen.tolist(), earlier.tolist()) == ([False, False, True], [True, False, True])
+
+
+def test_a_name_is_that_of_the_recording_wherever_its_file_lies():
+    same = ["a/b_0.mat", "b_12.mat", "b.mat", "c/b.hea", "b"]
+    assert len(set(name_prints(same).tolist())) == 1
+    others = ["b_0", "b_0.hea", "a_b", "b_x.mat", "b\udcff"]  # names that are no UTF-8, too
+    assert len(set(name_prints([*others, "b"]).tolist())) == 5
 
 
 # --- training from a checkpoint -------------------------------------------------------------------
@@ -174,6 +199,10 @@ def test_recordings_that_fit_are_trained_on_and_the_contract_names_both_stages(d
     assert contract["trained_on"]["corpus"] == "wfdb"
     assert contract["trained_on"]["pretraining"]["corpus"] == "big"
     assert contract["standardize"] == "none"
+    names = read_manifest(data / "train.tsv").recordings()[0]
+    nothing = np.empty(0, dtype=np.uint64)  # of files, only the names are known
+    seen, _ = seen_in_training(contract["trained_on"], nothing, [*names, "another"])
+    assert seen.tolist() == [*([True] * len(names)), False]
     # a resumed run whose pretrained file is gone
     again = make_task("ecg_classification", data)
     again.load_state_dict({"input_contract": contract})
@@ -218,6 +247,29 @@ def test_other_recordings_are_refused_before_the_first_update(
 )
 def test_the_way_out_that_a_refusal_names_works(data, tmp_path, contract, keys):
     start(make_task("ecg_classification", data, **keys), pretrained(tmp_path / "a.pt", **contract))
+
+
+def test_what_may_differ_is_logged_once_and_the_rest_is_still_compared(data, tmp_path, caplog):
+    path = pretrained(tmp_path / "a.pt", rate_hz=500.0)
+    task = start(make_task("ecg_classification", data, contract_ignores=["rate_hz"]), path)
+    remark = f"the encoder in {path} expects rate_hz: 500.0, but gets 100.0; task.contract_ignores"
+    assert sum(remark in line.message for line in caplog.records) == 1
+    assert task.state.input_contract["rate_hz"] == 100.0
+    task = make_task("ecg_classification", data, contract_ignores=["rate_hz"], filter=True)
+    with pytest.raises(ContractError, match="set task.filter=false"):
+        start(task, path)
+
+
+def test_a_fine_tuned_network_is_evaluated_with_nothing_left_out(data):
+    task = make_task("ecg_classification", data, contract_ignores=["rate_hz"])
+    task.expect(changed(rate_hz=500.0, labels=None), "its checkpoint")
+    with pytest.raises(ContractError, match="its checkpoint expects 500 Hz"):
+        load(task, "valid")
+
+
+def test_only_what_is_compared_can_be_left_out(data):
+    with pytest.raises(ValueError, match=r"names 'rate', which is not compared.*rate_hz"):
+        make_task("ecg_classification", data, contract_ignores=["rate"])
 
 
 def test_without_a_pretrained_encoder_nothing_is_expected(data):

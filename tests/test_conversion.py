@@ -273,7 +273,7 @@ def test_the_engine_starts_a_run_from_a_converted_file(tmp_path, to):
 def test_a_network_without_such_an_encoder_has_none_to_write(tmp_path):
     cfg = {"_name": "nejedly2021resnet"}
     torch.save({"cfg": {"model": cfg}, "model": {"a": torch.ones(1)}}, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="holds a nejedly2021resnet: .*convert it as a whole"):
+    with pytest.raises(CheckpointError, match="holds the model nejedly2021resnet: .*convert it as a whole"):
         convert_checkpoint(tmp_path / "a.pt", tmp_path / "b.pt", encoder_only=True)
 
 
@@ -298,7 +298,7 @@ def test_heads_and_bits_that_the_reference_has_not_are_not_written(tmp_path):
     content = torch.load(encoder, weights_only=True)
     content.update(cfg={**OmegaConf.to_container(root), "task": TASK})
     torch.save({**content, "model": model.state_dict()}, tmp_path / "c.pt")
-    with pytest.raises(CheckpointError, match="its encoder is a nejedly2021resnet.*--encoder-only"):
+    with pytest.raises(CheckpointError, match="its encoder is nejedly2021resnet.*--encoder-only"):
         convert_checkpoint(tmp_path / "c.pt", tmp_path / "d.pt", FOREIGN)
 
 

@@ -160,3 +160,31 @@ def test_a_stop_is_taken_only_after_all_processes_agreed_and_patience_still_coun
     stop.install()
     assert not train.should_stop_early(cfg, None)
     engine.forget_earlier_jobs()
+
+
+def test_a_reason_to_end_is_asked_for_after_each_epoch_and_no_other_update(monkeypatch):
+    from fairseq_cli import train
+
+    def engines_own(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch):
+        return train.should_stop_early(cfg, None)
+
+    monkeypatch.setattr(train, "validate_and_save", engines_own)
+    asked = []
+    stop = engine.GracefulStop(lambda: asked.append(True) or len(asked) == 2)
+    stop.install()
+    stop.install()  # a second job of the same process must not stack hooks
+    cfg = SimpleNamespace(checkpoint=SimpleNamespace(patience=0))
+    ends = [False, True, False, False, True, False]
+    answers = [train.validate_and_save(cfg, None, None, None, [], end) for end in ends]
+    assert answers == [False, False, False, False, True, False]
+    assert len(asked) == 2
+    assert train.validate_and_save.engines_own is engines_own
+
+
+def test_the_engine_still_says_last_whether_an_epoch_ends():
+    import inspect
+
+    from fairseq_cli import train
+
+    own = getattr(train.validate_and_save, "engines_own", train.validate_and_save)
+    assert list(inspect.signature(own).parameters)[-1] == "end_of_epoch"

@@ -112,10 +112,14 @@ def test_the_last_validation_of_the_run_is_repeated_exactly(run, checkpoint, dat
         assert value == pytest.approx(valid[f"valid_{name}"], abs=2e-4), name
 
 
-def test_recordings_trained_on_are_counted_where_they_can_be_told(checkpoint, data, result):
+def test_recordings_trained_on_are_counted_those_in_files_by_their_names(
+    checkpoint, data, result, caplog
+):
     assert result.overlap == 3
     assert evaluate(checkpoint, str(data), "train").overlap == 18
-    assert evaluate(checkpoint, str(data), "files").overlap == 0  # files have no fingerprints
+    assert "by their names" not in caplog.text
+    assert evaluate(checkpoint, str(data), "files").overlap == 3
+    assert "by their names, not by their samples" in caplog.text
 
 
 def test_the_training_split_is_scored_whole_in_order_and_without_perturbation(checkpoint, data):
@@ -276,7 +280,9 @@ def test_a_number_without_meaning_is_null_in_the_file(checkpoint, data, tmp_path
 
 
 def test_no_recording_of_the_training_set_means_no_warning(checkpoint, data, capsys):
-    assert main(["evaluate", checkpoint, str(data), "--split", "files"]) == 0
+    root, *rows = (data / "test.tsv").read_text().splitlines()
+    (data / "unseen.tsv").write_text("\n".join([root, *rows[3:]]) + "\n")
+    assert main(["evaluate", checkpoint, str(data), "--split", "unseen"]) == 0
     assert capsys.readouterr().err == ""
 
 

@@ -73,16 +73,19 @@ def test_every_run_of_every_table_is_understood(tables, family, table):
     assert {run.words[3] for run in study.runs} == {"common.seed=1", "common.seed=2"}
 
 
-def test_the_runs_of_the_table_of_methods_are_understood(monkeypatch):
+@pytest.mark.parametrize(("network", "from_scratch"), [("transformer", 2), ("cnn", 3)])
+def test_the_runs_of_the_table_of_methods_are_understood(network, from_scratch):
     methods = script("method_table")
     args = argparse.Namespace(
         pretraining=Path("data"), labelled=Path("data/set"), updates=10, epochs=2, seeds=2
     )
-    trials = methods.trials(methods.METHODS, args)
+    trials = methods.trials(methods.METHODS[network], args)
+    names = {}
     for run in runs_of(trials):
         check_training(list(run.words))
+        assert names.setdefault(run.name, run) == run, "two runs of one folder"
     assert {t.labels["protocol"] for t in trials} == set(methods.PROTOCOLS)
-    assert len(trials) == 2 * (2 * len(methods.METHODS) - 2)  # two rows are from scratch only
+    assert len(trials) == 2 * (2 * len(methods.METHODS[network]) - from_scratch)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +109,15 @@ def test_overrides_may_stand_anywhere(tables):
     words = ["a.b=1", "--family", "mae", "--pretraining", "data", "--on", "a=data:test"]
     args = tables.parse(["reconstruction", *words, "--dest", "x", "c.d=2"])
     assert args.overrides == ["a.b=1", "c.d=2"]
+
+
+def test_two_label_sets_are_two_tables_and_runs_of_two_folders(tables):
+    words = ["classification", "--family", "mae", "--pretraining", "data", "--dest", "x"]
+    first, second = (tables.parse([*words, "--labelled", f"data/{name}"]) for name in "ab")
+    assert tables.table_name(first) == "mae_classification_data_a"
+    assert tables.table_name(second) == "mae_classification_data_b"
+    runs = [tables.training(args, tables.SCRATCH, 1, None).name for args in (first, second)]
+    assert runs[0] != runs[1]
 
 
 def test_a_family_of_one_part_has_no_ablation(tables, capsys):
@@ -138,7 +150,7 @@ def test_two_tables_share_their_pretraining_and_are_written(tables, monkeypatch,
         tables.main()
     printed = capsys.readouterr().out
     assert "| tones |" in printed
-    rows = pd.read_csv(tmp_path / "out/mae_classification.csv")
+    rows = pd.read_csv(tmp_path / f"out/mae_classification_{tmp_path.name}_data.csv")
     assert set(rows.arm) == {"linear probe", "fine-tuned", "from scratch"}
     assert set(tables.METRICS) <= set(rows.metric)
     assert len(list((tmp_path / "out").rglob("pretraining_1/study.json"))) == 1
@@ -199,6 +211,7 @@ def test_what_a_pretraining_logged_becomes_numbers(shortcuts, tmp_path):
         "pretext accuracy": 0.8,
         "pretext F1": 0.8,
         "updates to 95 %": 10,
+        "F1 over training": pytest.approx(0.6925),
         "s per update": pytest.approx(1 / 3),
         "gradient, first over last": pytest.approx(2.0),
     }

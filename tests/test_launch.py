@@ -72,6 +72,14 @@ def test_options_and_overrides_may_stand_in_any_order():
     assert (line.config_name, line.config_dir, line.sweeps) == ("p", "/c", True)
 
 
+def test_of_a_sweep_the_first_job_is_checked_before_the_start(segments):
+    words = [*PRETRAINING, "-m", "common.seed=range(3,6)", "optimization.lr=[0.1],[0.2]"]
+    cfg = launch.compose(launch.CommandLine([*words, f"task.data={segments},/nowhere"]))
+    assert (cfg.task.data, cfg.common.seed, cfg.optimization.lr) == (str(segments), 3, [0.1])
+    with pytest.raises(launch.LaunchError, match="task.data=/nowhere is not a folder"):
+        launch.compose(launch.CommandLine([*words, f"task.data=/nowhere,{segments}"]))
+
+
 def test_a_preset_that_is_no_yaml_is_refused_with_its_path(tmp_path, segments):
     (tmp_path / "bad.yaml").write_text("task: {data: [}\n")
     line = launch.CommandLine(["--config-dir", str(tmp_path), "--config-name", "bad"])

@@ -48,3 +48,22 @@ def test_that_of_the_same_or_of_an_unknown_model_is(preset, name, key, tmp_path)
 def test_heads_do_not_continue_each_other(tmp_path):
     with pytest.raises(launch.LaunchError, match="holds the model arcface, but"):
         composed(tmp_path, "uresnet_scratch_small", "arcface", KEYS[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["criterion.loss=softmax7"], "criterion.loss=softmax7 needs model.heads=softmax7, but it"),
+        (["model.heads=none"], "needs model.heads=multi_binary, but it is none"),
+        (["criterion.mode=joint"], "criterion.mode=joint needs a projector"),
+    ],
+)
+def test_a_model_without_what_the_loss_needs_is_refused_before_data_are_opened(
+    words, message, tmp_path
+):
+    for split in ("train", "valid"):
+        write_manifest(tmp_path / f"{split}.tsv", "no store is here", [("r0", 1000)])
+    common = ["--config-name", "transform_small", f"task.data={tmp_path}"]
+    with pytest.raises(launch.LaunchError, match=message):
+        launch.compose(launch.CommandLine([*common, *words]))
+    preflight.check(launch.compose(launch.CommandLine(common)))

@@ -18,11 +18,13 @@ from fairseq_ecg.data.manifest import read_manifest, write_manifest
 from fairseq_ecg.data.sources import open_source
 from fairseq_ecg.resources import examples_dir
 from tests.conftest import SHARED
+from tests.holter import write_patients
 from tests.recordings import write_tone_store
 
 PRESETS = sorted(examples_dir().rglob("*.yaml"))
 # Presets that stand in several folders are one text, as tests/test_launch.py makes sure.
 DIFFERENT = sorted({path.read_text(): path for path in reversed(PRESETS)}.values())
+FRAME_TASKS = ("ecg_frame_classification", "ecg_future_prediction")
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +51,8 @@ def corpus(tmp_path_factory) -> dict[str, Path]:
         "ecg_pretraining": folder,
         "ecg_classification": labelled,
         "ecg_identification": persons,
-        "ecg_cross_entropy": single_label(labelled, folder / "single_label"),
+        "ecg_classification by ecg_cross_entropy": single_label(labelled, folder / "single_label"),
+        **dict.fromkeys(FRAME_TASKS, annotated(folder / "annotated")),
     }
 
 
@@ -65,16 +68,26 @@ def single_label(labelled: Path, folder: Path) -> Path:
     return folder
 
 
+def annotated(folder: Path) -> Path:
+    """Write long recordings of two patients, longer than a context of future prediction."""
+    write_patients(folder / "release", 2, segments=1, seconds=80.0)
+    build_manifest("icentia11k", folder / "release", folder / "data", workers=1)
+    return folder / "data"
+
+
 def composed(preset: Path, data: dict[str, Path]):
     """Compose a preset for one process, without a pretrained checkpoint, and check it."""
     plain = OmegaConf.load(preset)
     spelt = set(plain.model.keys())  # also those whose value is ???
-    folder = data.get(plain.criterion._name, data[plain.task._name])
+    name = plain.task._name
+    folder = data.get(f"{name} by {plain.criterion._name}", data[name])
     words = ["--config-dir", str(preset.parent), "--config-name", preset.stem]
     words += [f"task.data={folder}"]
     words += ["distributed_training.distributed_world_size=1", "dataset.batch_size=2"]
     rate = plain.task.get("sample_rate")
-    if rate is not None:  # as many samples of recordings that have another one
+    if (
+        rate is not None and name not in FRAME_TASKS
+    ):  # as many samples of recordings that have another one
         there = open_source(read_manifest(folder / "train.tsv"), None).rate_hz
         words += ["task.sample_rate=null"]
         if plain.task.segment_s is not None:

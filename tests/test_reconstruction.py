@@ -7,10 +7,12 @@ import torch
 from fairseq_ecg.checkpoint import load_pretrained
 from fairseq_ecg.cli.main import main
 from fairseq_ecg.cli.reconstruct import describe
+from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.signal import MILLIVOLTS
 from fairseq_ecg.data.wfdb_reader import read_signal
 from fairseq_ecg.evaluation import ReconstructionErrors, evaluate
 from fairseq_ecg.reconstruction import reconstruct
+from tests.holter import write_signal
 from tests.recordings import write_tone_store
 from tests.runs import CLASSIFICATION, MASKED, logged, train
 
@@ -149,6 +151,15 @@ def test_a_file_is_rebuilt_as_the_same_recording_of_a_store(checkpoint, data):
         np.testing.assert_array_equal(file.made, one.made)
 
 
+def test_a_window_in_the_middle_knows_when_it_starts(checkpoint, tmp_path):
+    adu = np.random.default_rng(0).integers(-500, 500, (12, 600))
+    write_signal(tmp_path / "long", adu, rate_hz=100, leads=STANDARD_LEADS)
+    one = reconstruct(checkpoint, tmp_path / "long")
+    assert one.start_s == 1.72  # 256 samples in the middle of 600
+    whole = read_signal(tmp_path / "long").values_mv
+    np.testing.assert_allclose(one.original.values_mv, whole[:, 172:428], atol=1e-3)
+
+
 def test_scaling_is_undone(patchwise, checkpoint, data):
     one = reconstruct(patchwise, "r015", data)
     plain = reconstruct(checkpoint, "r015", data)
@@ -193,6 +204,16 @@ def test_the_note_says_what_was_hidden_and_whose_the_level_of_a_block_is(
     scaled = describe(reconstruct(patchwise, "r015", data))
     assert "level and size of each block are the original's" in scaled
     assert "root mean square error" not in scaled
+
+
+@pytest.mark.parametrize("share", ["0", "1", "-0.5", "nan", "half"])
+def test_a_share_that_hides_nothing_or_all_is_refused_by_the_name_of_its_flag(share, capsys):
+    words = ["--checkpoint", "a.pt", "--record", "r", "--out", "a.png", f"--mask-ratio={share}"]
+    with pytest.raises(SystemExit):
+        main(["reconstruct", *words])
+    error = capsys.readouterr().err
+    assert "--mask-ratio: must be above 0 (nothing would be hidden) and below 1" in error
+    assert f"but is {share}" in error
 
 
 @pytest.mark.parametrize(

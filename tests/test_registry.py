@@ -35,7 +35,8 @@ DESIGN = {
     "ecg_future_prediction",
     "model": "wav2vec2_cmsc ecg_wav2vec2 ecg_transformer ecg_transformer_classifier arcface "
     "nejedly2021resnet nejedly2021resnet_classifier se_wrn se_wrn_classifier ecg_uresnet "
-    "ecg_uresnet_classifier ecg_mae ecg_mae_classifier ecg_resnet1d ecg_resnet2d ecg_resnet_cpc "
+    "ecg_uresnet_classifier ecg_mae ecg_mae_classifier ecg_resnet1d ecg_resnet1d_classifier "
+    "ecg_resnet2d ecg_resnet2d_classifier ecg_resnet_cpc "
     "ecg_transform_cnn ecg_cnn_classifier",
     "criterion": "wav2vec2_with_cmsc ecg_wav2vec2 cmsc simclr 3kg arcface "
     "binary_cross_entropy_with_logits ecg_cross_entropy ecg_masked_mse ecg_transform_recognition "

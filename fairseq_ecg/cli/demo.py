@@ -11,8 +11,9 @@ from pathlib import Path
 
 from fairseq_ecg.cli._demo_results import draw, report
 from fairseq_ecg.cli._demo_steps import Step
-from fairseq_ecg.cli.evaluate import write_evaluation
-from fairseq_ecg.evaluation import Evaluation, evaluate
+from fairseq_ecg.evaluation import evaluate
+from fairseq_ecg.evaluation_files import write_evaluation
+from fairseq_ecg.evaluation_results import Evaluation
 from fairseq_ecg.studies import quoted
 
 LABEL_SET = "cinc2021"

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairseq_ecg.cli.evaluate import evaluation_folder, read_evaluation
 from fairseq_ecg.cli.thresholds import SCORES
 from fairseq_ecg.data.atomic import write_text
-from fairseq_ecg.evaluation import Evaluation
+from fairseq_ecg.evaluation_files import evaluation_folder, read_evaluation
+from fairseq_ecg.evaluation_results import Evaluation
 from fairseq_ecg.metrics.diversity import (
     MEASURES,
     Arm,
@@ -191,8 +191,8 @@ def compare_models(
     for name, folders in arms.items():
         if len(folders) < 2:
             raise ValueError(
-                f"the arm {name} has {len(folders)} models; diversity is between models, so give "
-                "the predictions of two or more, trained with other seeds"
+                f"the arm {name} has {'one model' if folders else 'no model'}; diversity is "
+                "between models, so give the predictions of two or more, trained with other seeds"
             )
         models[name] = []
         for folder in folders:

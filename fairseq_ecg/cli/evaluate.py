@@ -1,33 +1,34 @@
-"""``fairseq-ecg evaluate``: a checkpoint on one split, as a table and as files."""
+"""``fairseq-ecg evaluate``: one checkpoint or the mean of several on one split, with intervals."""
 
 import argparse
-import json
+import math
 import sys
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
 from fairseq_ecg.cli._evaluating import add_options, options_of
-from fairseq_ecg.cli.thresholds import ChosenThresholds, read_thresholds
-from fairseq_ecg.data.atomic import write_text
-from fairseq_ecg.evaluation import (
-    Evaluation,
-    Identification,
-    ReconstructionErrors,
-    evaluate,
+from fairseq_ecg.cli.thresholds import (
+    SCORES,
+    ChosenThresholds,
+    choose_thresholds,
+    joined,
+    read_thresholds,
+    thresholds_text,
 )
+from fairseq_ecg.evaluation import evaluate
+from fairseq_ecg.evaluation_files import FILES, write_evaluation
+from fairseq_ecg.evaluation_results import Evaluation, Identification, Result, remarks
 
-PREDICTIONS_FILE = "predictions.csv"
-TRUTH_FILE = "truth.csv"
-CONFUSION_FILE = "confusion.csv"
+THRESHOLDS_FILE = "thresholds.json"
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb to the command."""
     parser = subparsers.add_parser("evaluate", help="score a checkpoint on a split")
     parser.add_argument(
-        "checkpoint", help="checkpoint of a classifier, of arcface, or of masked pretraining (.pt)"
+        "checkpoint",
+        nargs="+",
+        help="checkpoint of a classifier, of arcface, or of masked pretraining (.pt); several of "
+        "classifiers: their mean probability",
     )
     parser.add_argument(
         "data",
@@ -42,36 +43,120 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     group.add_argument(
         "--thresholds", type=Path, help="file of `fairseq-ecg thresholds`: one for each class"
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="folder for metrics.json, predictions.csv, truth.csv and, if classes exclude each "
-        "other, confusion.csv",
+    group.add_argument(
+        "--search-thresholds",
+        metavar="SPLIT",
+        help="choose one for each class on this other split, such as valid, and keep them in "
+        f"{THRESHOLDS_FILE}",
     )
+    parser.add_argument(
+        "--score",
+        default="f1",
+        choices=tuple(SCORES),
+        help="what --search-thresholds maximises (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="draws of patients for the 95 %% intervals (default: %(default)s); 0: no intervals",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of random draws (default: 0)")
+    parser.add_argument("--no-pictures", action="store_true", help="write tables and numbers only")
+    parser.add_argument("--out", type=Path, help=f"folder for {', '.join(FILES)}")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print and write."""
-    chosen = None if args.thresholds is None else read_thresholds(args.thresholds)
+    if args.bootstrap < 0:
+        raise ValueError(f"--bootstrap must be 0 or more, but is {args.bootstrap}")
+    if args.out is not None and args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out {args.out} is a file; give the name of a folder")
+    chosen = _thresholds(args)
     result = evaluate(
         args.checkpoint,
         args.data,
         args.split,
         threshold=args.threshold if chosen is None else chosen.thresholds,
+        bootstrap=args.bootstrap,
+        seed=args.seed,
         **options_of(args),
     )
-    for name, value in result.metrics.items():
-        print(f"{name:>14}  {value:.4f}")
-    print(f"{len(result.names)} {result.unit}s of {args.split}, {result.num_segments} segments")
-    if isinstance(result, Evaluation) and result.single_label:
-        _print_confusion(result)
-    elif isinstance(result, Evaluation):
-        told_apart = int((result.truth.min(0) != result.truth.max(0)).sum())
-        print(
-            f"{told_apart} of {len(result.labels)} classes have recordings with and without them; "
-            "the macro AUROC is over these"
+    _print_numbers(result, args.split)
+    if isinstance(result, Evaluation):
+        _print_classes(result)
+    for remark in remarks(result):
+        print(f"note: {remark}")
+    _warn_of_overlap(result)
+    if chosen is not None:
+        _warn_of_thresholds(chosen, args)
+    if args.out is not None:
+        also = {} if chosen is None else {THRESHOLDS_FILE: thresholds_text(chosen)}
+        write_evaluation(result, args.out, pictures=not args.no_pictures, also=also)
+    return 0
+
+
+def _thresholds(args: argparse.Namespace) -> ChosenThresholds | None:
+    """Return the thresholds that a file holds, or that are best on another split."""
+    if args.thresholds is not None:
+        return read_thresholds(args.thresholds)
+    if args.search_thresholds is None:
+        return None
+    if args.search_thresholds == args.split:
+        raise ValueError(
+            f"--search-thresholds {args.split} would choose thresholds on the recordings that are "
+            "scored; choose them on others, such as valid"
         )
+    return choose_thresholds(
+        args.checkpoint,
+        args.data,
+        args.search_thresholds,
+        args.score,
+        seed=args.seed,
+        **options_of(args),
+    )
+
+
+def _print_numbers(result: Result, split: str) -> None:
+    for name, value in result.metrics.items():
+        found = result.intervals.get(name)
+        known = found is not None and not math.isnan(found.low)
+        print(f"{name:>14}  {value:.4f}" + (f"  {found.low:.4f}-{found.high:.4f}" if known else ""))
+    if isinstance(result, Evaluation):
+        for name, value in result.calibration().items():
+            print(f"{name:>14}  {value:.4f}")
+    if result.intervals:
+        print(f"95 % intervals: {result.draws} draws of patients")
+    if isinstance(result, Identification) and result.intervals:
+        print("auroc and eer are of pairs, which share patients, and have no interval")
+    print(f"{len(result.names)} {result.unit}s of {split}, {result.num_segments} segments")
+
+
+def _print_classes(result: Evaluation) -> None:
+    table = result.per_class()
+    shown = ["positives", "patients", "auroc", "auroc_low", "auroc_high", "auprc", "f1", "ece"]
+    table = table[[name for name in shown if name in table]].rename_axis(None)
+    print(table.to_string(float_format=lambda value: f"{value:.4f}", na_rep="-"))
+    if result.single_label:
+        confusion = result.confusion()
+        occurring = int((confusion.sum(axis=0) + confusion.sum(axis=1) > 0).sum())
+        print(
+            f"{occurring} of {len(result.labels)} classes occur, as truth or as answer; f1, "
+            "precision and recall are means over these"
+        )
+        print("confusion (row: true, column: answered)")
+        print(confusion.to_string())
+        return
+    told_apart = int((result.truth.min(0) != result.truth.max(0)).sum())
+    print(
+        f"{told_apart} of {len(result.labels)} classes have recordings with and without them; "
+        "the macro AUROC is over these"
+    )
+
+
+def _warn_of_overlap(result: Result) -> None:
     if result.overlap:
         print(
             f"warning: the checkpoint was trained on {result.overlap} of these recordings; "
@@ -84,22 +169,6 @@ def run(args: argparse.Namespace) -> int:
             "these recordings, without their labels; new ones may score lower",
             file=sys.stderr,
         )
-    if chosen is not None:
-        _warn_of_thresholds(chosen, args)
-    if args.out is not None:
-        write_evaluation(result, args.out)
-    return 0
-
-
-def _print_confusion(result: Evaluation) -> None:
-    confusion = result.confusion()
-    occurring = int((confusion.sum(axis=0) + confusion.sum(axis=1) > 0).sum())
-    print(
-        f"{occurring} of {len(result.labels)} classes occur, as truth or as answer; f1, precision "
-        "and recall are means over these"
-    )
-    print("confusion (row: true, column: answered)")
-    print(confusion.to_string())
 
 
 def _warn_of_thresholds(chosen: ChosenThresholds, args: argparse.Namespace) -> None:
@@ -109,74 +178,13 @@ def _warn_of_thresholds(chosen: ChosenThresholds, args: argparse.Namespace) -> N
             "than those on new recordings",
             file=sys.stderr,
         )
-    if Path(chosen.checkpoint).resolve() != Path(args.checkpoint).resolve():
+    if "test" in chosen.split and chosen.split != args.split:
+        print(f"warning: the thresholds were chosen on {chosen.split}", file=sys.stderr)
+    if not _are_same(chosen.checkpoint, joined(args.checkpoint)):
         print(f"warning: the thresholds were chosen for {chosen.checkpoint}", file=sys.stderr)
 
 
-def write_evaluation(
-    result: Evaluation | Identification | ReconstructionErrors, folder: Path
-) -> None:
-    """Write ``metrics.json`` and ``predictions.csv`` (one row per record or probe).
-
-    Of a classifier also ``truth.csv``, in the same rows and columns: 0 or 1; and where classes
-    exclude each other ``confusion.csv`` (row: true, column: answered). A number that has no meaning
-    (NaN) is written as null.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    metrics = {k: (None if v != v else v) for k, v in result.metrics.items()}
-    summary = {
-        "metrics": metrics,
-        "rows": len(result.names),
-        "segments": result.num_segments,
-        "trained_on": result.overlap,
-        "pretrained_on": result.pretraining_overlap,
-    }
-    write_text(folder / "metrics.json", json.dumps(summary, indent=2) + "\n")
-    table = result.table().to_csv(index=False, float_format="%.9g")
-    write_text(folder / PREDICTIONS_FILE, table)
-    if isinstance(result, Evaluation):
-        write_text(folder / TRUTH_FILE, result.truth_table().to_csv(index=False))
-    if isinstance(result, Evaluation) and result.single_label:
-        write_text(folder / CONFUSION_FILE, result.confusion().to_csv(index_label="true"))
-
-
-def read_evaluation(path: str | Path) -> Evaluation:
-    """Read what ``write_evaluation`` wrote of a classifier, without its metrics.
-
-    Args:
-        path: The folder, or ``predictions.csv`` in it.
-
-    Raises:
-        ValueError: If a file is missing, is none of a classifier, or both differ in rows or
-            columns.
-    """
-    folder = evaluation_folder(path)
-    names, labels, probability = _read_by_record(folder / PREDICTIONS_FILE)
-    true_names, true_labels, truth = _read_by_record(folder / TRUTH_FILE)
-    if names != true_names or labels != true_labels:
-        raise ValueError(
-            f"{folder}: {PREDICTIONS_FILE} and {TRUTH_FILE} have other rows or columns; "
-            "evaluate again"
-        )
-    single_label = (folder / CONFUSION_FILE).is_file()
-    return Evaluation(names, labels, probability, truth, single_label=single_label)
-
-
-def evaluation_folder(path: str | Path) -> Path:
-    """Return the folder of an evaluation, given it or ``predictions.csv`` in it."""
-    return Path(path).parent if Path(path).name == PREDICTIONS_FILE else Path(path)
-
-
-def _read_by_record(path: Path) -> tuple[list[str], list[str], np.ndarray]:
-    """Return records, classes and the table of numbers, float64."""
-    if not path.is_file():
-        raise ValueError(
-            f"{path}: there is no such file; `fairseq-ecg evaluate CHECKPOINT DATA --out "
-            f"{path.parent}` writes it"
-        )
-    try:
-        table = pd.read_csv(path, dtype={"record": str}, keep_default_na=False)
-        numbers = table.drop(columns="record").to_numpy(dtype=np.float64)
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{path} is no table of a classifier's recordings: {error}") from None
-    return table["record"].tolist(), [str(c) for c in table.columns[1:]], numbers
+def _are_same(first: str, second: str) -> bool:
+    """Tell whether two lists of checkpoints, each joined, are of the same files."""
+    one, other = ([Path(name).resolve() for name in text.split(" + ")] for text in (first, second))
+    return one == other

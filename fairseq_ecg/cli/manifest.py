@@ -10,10 +10,11 @@ from typing import Any
 from fairseq_ecg.cli._building import add_options, add_overwrite, options_of
 from fairseq_ecg.corpora._base import SPLITS, available_corpora
 from fairseq_ecg.corpora._build import build_manifest
+from fairseq_ecg.corpora._in_place import InPlaceCorpus
 from fairseq_ecg.data.builder import LEDGER_FILE, SUMMARY_FILE, DatasetReport
 from fairseq_ecg.data.ingest import DUPLICATE_POLICIES, FLAT_LEAD_POLICIES, BuildOptions
 from fairseq_ecg.data.leads import STANDARD_LEADS, parse_leads
-from fairseq_ecg.data.ledger import EXCLUDED, IN_NO_SPLIT, KEPT, REASONS
+from fairseq_ecg.data.ledger import EXCLUDED, IN_NO_SPLIT, KEPT, REASONS, SIGNAL_ONLY
 from fairseq_ecg.data.preprocess import PREPROCESSING_DEFAULTS
 from fairseq_ecg.data.store import DTYPES
 
@@ -22,6 +23,10 @@ __all__ = ["add_parser", "build_manifest", "run"]
 _EPILOG = (
     "A stopped build goes on when the same command is given again. Records that are left out, or "
     f"kept with a remark, are in DEST/{LEDGER_FILE}."
+)
+_EPILOG_IN_PLACE = (
+    "The recordings are checked and stay where they are. Those that are left out, or kept with a "
+    f"remark, are in DEST/{LEDGER_FILE}."
 )
 
 
@@ -44,9 +49,11 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
             aliases=aliases,
             help=text.replace("%", "%%"),
             description=text,
-            epilog=_EPILOG,
+            epilog=_EPILOG_IN_PLACE if issubclass(corpus, InPlaceCorpus) else _EPILOG,
         )
         _add_common(child)
+        if not issubclass(corpus, InPlaceCorpus):
+            _add_store_options(child)
         group = child.add_argument_group(f"options of {name}")
         for field in dataclasses.fields(corpus):
             group.add_argument(
@@ -75,21 +82,27 @@ def run(args: argparse.Namespace) -> int:
         corpus_options={
             field.name: getattr(args, field.name) for field in dataclasses.fields(corpus)
         },
+        **_given(lead_map=tuple(args.lead_map) or None),
+        **({} if issubclass(corpus, InPlaceCorpus) else _store_options(args)),
+        **options_of(args),
+    )
+    print(format_report(report))
+    return 0
+
+
+def _store_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {
         **_given(
             rate_hz=args.rate,
             dtype=args.dtype,
             duplicates=args.duplicates,
             leads=_parse_leads(args.leads),
-            lead_map=tuple(args.lead_map) or None,
         ),
-        preprocessing=args.preprocessing,
-        min_seconds=args.min_seconds,
-        max_seconds=args.max_seconds,
-        flat_leads=args.flat_leads,
-        **options_of(args),
-    )
-    print(format_report(report))
-    return 0
+        "preprocessing": args.preprocessing,
+        "min_seconds": args.min_seconds,
+        "max_seconds": args.max_seconds,
+        "flat_leads": args.flat_leads,
+    }
 
 
 def format_report(report: DatasetReport) -> str:
@@ -99,25 +112,19 @@ def format_report(report: DatasetReport) -> str:
         report: Its result.
     """
     summary = report.summary
-    splits = summary["splits"]
     lines = [
         f"{summary['corpus']}: {summary['records_kept']} of {summary['records_listed']} records of "
         f"{summary['patients']} patients, {summary['hours']:.1f} h at {summary['rate_hz']:g} Hz"
         + (" (was finished already)" if report.was_finished else ""),
         "",
     ]
-    rows = [["", "classes", *SPLITS, "not in the set"]]
-    rows.append(["records", "", *(splits[split]["records"] for split in SPLITS), ""])
-    rows.append(["patients", "", *(splits[split]["patients"] for split in SPLITS), ""])
-    for name, facts in summary["label_sets"].items():
-        counts = [facts["splits"][split] for split in SPLITS]
-        rows.append([name, facts["classes"], *counts, facts["records_without_label"]])
-    lines += _align(rows)
+    lines += _align(_manifest_rows(summary) if "manifests" in summary else _split_rows(summary))
     lines += _warnings(summary)
     lines += ["", *summary["remarks"]] if summary.get("remarks") else []
     titles = {
         EXCLUDED: "left out",
         IN_NO_SPLIT: "in the store, but in no split",
+        SIGNAL_ONLY: "without labels, only in the manifests *_all.tsv",
         KEPT: "kept, with a remark",
     }
     for action, title in titles.items():
@@ -129,6 +136,24 @@ def format_report(report: DatasetReport) -> str:
     return "\n".join(lines)
 
 
+def _split_rows(summary: dict[str, Any]) -> list[list[Any]]:
+    splits = summary["splits"]
+    rows = [["", "classes", *SPLITS, "not in the set"]]
+    rows.append(["records", "", *(splits[split]["records"] for split in SPLITS), ""])
+    rows.append(["patients", "", *(splits[split]["patients"] for split in SPLITS), ""])
+    for name, facts in summary["label_sets"].items():
+        counts = [facts["splits"][split] for split in SPLITS]
+        rows.append([name, facts["classes"], *counts, facts["records_without_label"]])
+    return rows
+
+
+def _manifest_rows(summary: dict[str, Any]) -> list[list[Any]]:
+    rows = [["", "records", "patients"]]
+    for name, facts in summary["manifests"].items():
+        rows.append([f"{name}.tsv", facts["records"], facts["patients"]])
+    return rows
+
+
 def _warnings(summary: dict[str, Any]) -> list[str]:
     unknown = summary.get("records_without_patient", 0)
     lines = []
@@ -137,25 +162,38 @@ def _warnings(summary: dict[str, Any]) -> list[str]:
             f"patients unknown: {unknown} records name no patient and count as one each, so that a "
             "person may be in two splits"
         )
-    empty = [split for split in SPLITS if not summary["splits"][split]["records"]]
+    splits = summary["splits"]
+    empty = [split for split in SPLITS if split in splits and not splits[split]["records"]]
     if empty:
         lines.append(f"no record is in {' and '.join(empty)}")
     return ["", *lines] if lines else []
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    defaults = BuildOptions()
     add = parser.add_argument
     add("folder", type=Path, help="folder of the recordings, as distributed")
     add("--dest", type=Path, required=True, help="folder to write to")
+    add_options(parser)
+    add_overwrite(parser)
+    add(
+        "--lead-map",
+        type=_parse_pair,
+        action="append",
+        default=[],
+        metavar="NAME=LEAD",
+        help="take a lead of another name for a standard one, such as MLII=II; can be repeated",
+    )
+
+
+def _add_store_options(parser: argparse.ArgumentParser) -> None:
+    defaults = BuildOptions()
+    add = parser.add_argument
     add(
         "--rate",
         type=float,
         help="rate of the store in Hz (default: 500; for ptb-xl its --sampling, for code-15 400, "
-        "for the emotion data sets 256)",
+        "for the emotion data sets 256, for challenge-2017 250)",
     )
-    add_options(parser)
-    add_overwrite(parser)
     add("--dtype", choices=tuple(DTYPES), help="of the store (int16; preprocessed float32)")
     add(
         "--preprocessing",
@@ -164,14 +202,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="ecg-fm: 500 Hz along straight lines, each lead standardised over the recording "
         "(%(default)s)",
     )
-    add("--leads", help="leads of the store, such as I,II (default: all twelve; for ecg-id I)")
     add(
-        "--lead-map",
-        type=_parse_pair,
-        action="append",
-        default=[],
-        metavar="NAME=LEAD",
-        help="take a lead of another name for a standard one, such as MLII=II; can be repeated",
+        "--leads",
+        help="leads of the store, such as I,II (default: all twelve; for ecg-id and challenge-2017 "
+        "I)",
     )
     add("--min-seconds", type=float, default=defaults.min_seconds, help="leave out shorter (1)")
     add(
@@ -216,6 +250,8 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _show(default: Any) -> str:
+    if isinstance(default, float):
+        return f"{default:g}"
     return "none" if default == "" else str(default)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_ecg.cli._building import add_options, options_of
+from fairseq_ecg.interop._splits import MANIFEST_FOLDER
 from fairseq_ecg.interop.code_15_segments import LEDGER_FILE, preprocess_code_15
 
 __all__ = ["add_parser", "preprocess_code_15", "run"]
@@ -23,7 +24,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="write the .mat segments that fairseq-signals' preprocessing writes",
         description=(
             "Write org/, segmented/, meta.csv, segmented.csv and labels/ as the newer "
-            "preprocessing of fairseq-signals does, to go on with a project of ECG-FM. For "
+            "preprocessing of fairseq-signals does, to go on with a project of ECG-FM; with "
+            "--splits also meta_split.csv, segmented_split.csv and manifests/. For "
             "training here, `fairseq-ecg manifest ... --preprocessing ecg-fm` makes a store of the "
             "same numbers."
         ),
@@ -34,6 +36,14 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add("--dest", type=Path, required=True, help="folder to write to")
     add("--rate", type=float, default=500.0, help="rate of the segments in Hz (%(default)g)")
     add("--segment-seconds", type=float, default=5.0, help="length of a segment (%(default)g)")
+    add(
+        "--splits",
+        action="store_true",
+        help="divide the patients, as `fairseq-ecg manifest` does with the same values",
+    )
+    add("--valid-fraction", type=float, default=0.1, help="share of them in valid (%(default)g)")
+    add("--test-fraction", type=float, default=0.1, help="share of them in test (%(default)g)")
+    add("--seed", type=int, default=0, help="of the division (%(default)s)")
     add_options(parser)
     parser.set_defaults(run=run)
 
@@ -49,10 +59,17 @@ def run(args: argparse.Namespace) -> int:
         args.dest,
         rate_hz=args.rate,
         segment_s=args.segment_seconds,
+        splits=args.splits,
+        valid_fraction=args.valid_fraction,
+        test_fraction=args.test_fraction,
+        seed=args.seed,
         **options_of(args),
     )
     print(
         f"{len(report.meta)} exams, {len(report.segmented)} segments in {report.dest}; "
         f"{len(report.ledger)} left out (see {report.dest / LEDGER_FILE})"
     )
+    if report.splits:
+        counts = ", ".join(f"{split} {count}" for split, count in report.splits.items())
+        print(f"exams by split: {counts}; manifests in {report.dest / MANIFEST_FOLDER}")
     return 0

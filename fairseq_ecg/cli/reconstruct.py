@@ -26,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--window", type=int, default=0, help="which window of the recording (default: 0)"
     )
     parser.add_argument(
-        "--mask-ratio", type=float, help="share that is hidden (default: that of the training)"
+        "--mask-ratio", type=_share, help="share that is hidden (default: that of the training)"
     )
     parser.add_argument(
         "--mask-mode", choices=MODES, help="what is hidden (default: as in the training)"
@@ -37,6 +37,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the picture, .png, .pdf or .svg")
     parser.add_argument("--dpi", type=int, default=110, help="pixels per inch (%(default)s)")
     parser.set_defaults(run=run)
+
+
+def _share(text: str) -> float:
+    """Read a share of what can be hidden: something must be, and something must stay."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = float("nan")
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(
+            "must be above 0 (nothing would be hidden) and below 1 (nothing would be visible), "
+            f"but is {text}"
+        )
+    return share
 
 
 def run(args: argparse.Namespace) -> int:
@@ -78,6 +92,7 @@ def draw(result: Reconstruction, path: Path, dpi: int = 110) -> Path:
         note=describe(result),
         unit=result.unit,
         dpi=dpi,
+        start_s=result.start_s,
     )
 
 

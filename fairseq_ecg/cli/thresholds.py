@@ -2,8 +2,9 @@
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ class ChosenThresholds:
     """One threshold per class, and where it comes from.
 
     Args:
-        checkpoint: Whose probabilities they cut.
+        checkpoint: Whose probabilities they cut; several are joined by `` + ``.
         data: Folder of the label set they were chosen on.
         split: The manifest they were chosen on.
         score_per: Whether rows were recordings or segments.
@@ -53,7 +54,11 @@ class ChosenThresholds:
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb to the command."""
     parser = subparsers.add_parser("thresholds", help="choose decision thresholds on a split")
-    parser.add_argument("checkpoint", help="checkpoint of a classifier (.pt)")
+    parser.add_argument(
+        "checkpoint",
+        nargs="+",
+        help="checkpoint of a classifier (.pt); several: their mean probability is cut",
+    )
     parser.add_argument("data", help="folder of a label set: labels.txt, valid.tsv, ...")
     add_options(parser, split="valid")
     parser.add_argument(
@@ -96,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def choose_thresholds(
-    checkpoint: str,
+    checkpoint: str | Sequence[str],
     data: str,
     split: str = "valid",
     score: str = "f1",
@@ -108,7 +113,7 @@ def choose_thresholds(
     """Search the thresholds with the best score of a split (see ``metrics/thresholds.py``).
 
     Args:
-        checkpoint: Checkpoint of a classifier.
+        checkpoint: Checkpoint of a classifier, or several, whose mean probability is cut.
         data: Folder of a label set, with ``labels.txt`` and ``<split>.tsv``.
         split: Which manifest; not the one that will be reported.
         score: What to maximise; one of ``SCORES``.
@@ -125,15 +130,17 @@ def choose_thresholds(
         raise ValueError(f"no score is called {score!r}; scores: {', '.join(SCORES)}")
     result = evaluate(checkpoint, data, split, score_per=score_per, **options)
     if not isinstance(result, Evaluation):
-        raise ValueError(f"{checkpoint} decides no classes; give the checkpoint of a classifier")
+        raise ValueError(
+            f"{joined(checkpoint)} decides no classes; give the checkpoint of a classifier"
+        )
     if result.single_label:
         raise ValueError(
-            f"{checkpoint} decides for the most probable class, so there are no thresholds to "
-            "choose; `fairseq-ecg evaluate` needs none"
+            f"{joined(checkpoint)} decides for the most probable class, so there are no "
+            "thresholds to choose; `fairseq-ecg evaluate` needs none"
         )
     found = SCORES[score](result, seed)
     return ChosenThresholds(
-        checkpoint=str(checkpoint),
+        checkpoint=joined(checkpoint),
         data=str(data),
         split=split,
         score_per=score_per,
@@ -148,7 +155,17 @@ def choose_thresholds(
 
 def write_thresholds(chosen: ChosenThresholds, path: str | Path) -> None:
     """Write thresholds as JSON, whole or not at all; the order of the labels is kept."""
-    write_text(path, json.dumps({"format": FORMAT, **asdict(chosen)}, indent=2) + "\n")
+    write_text(path, thresholds_text(chosen))
+
+
+def thresholds_text(chosen: ChosenThresholds) -> str:
+    """Return what ``write_thresholds`` writes."""
+    return json.dumps({"format": FORMAT, **asdict(chosen)}, indent=2) + "\n"
+
+
+def joined(checkpoint: str | Path | Sequence[str]) -> str:
+    """Return how the file of thresholds names one checkpoint or several."""
+    return str(checkpoint) if isinstance(checkpoint, str | os.PathLike) else " + ".join(checkpoint)
 
 
 def read_thresholds(path: str | Path) -> ChosenThresholds:

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -35,11 +35,17 @@ class LabelSet:
         keep_unlabelled: True keeps recordings to which no class applies, with an empty label;
             False leaves them out of this label set's manifests. Recordings about which the
             source says nothing at all are left out either way.
+        splits: Record to split, of a label set with a division of its own: a recording that is not
+            named is in none of its manifests. None: the division of the entries.
+        subsets: Further manifests by name, such as ``train_010``: which of the recordings in
+            ``train`` are in it.
     """
 
     names: tuple[str, ...]
     rule: Callable[[Sequence[str]], Iterable[str]]
     keep_unlabelled: bool = False
+    splits: Mapping[str, str] | None = None
+    subsets: Mapping[str, Collection[str]] = dataclasses.field(default_factory=dict)
 
     def apply(self, codes: Sequence[str] | None) -> list[str] | None:
         """Return one recording's class names in column order; None if it is left out.
@@ -93,6 +99,15 @@ class Corpus(abc.ABC):
 
     def label_sets(self, root: Path) -> dict[str, LabelSet]:
         """Return the label sets of this corpus by name; none by default.
+
+        Args:
+            root: Folder of the dataset.
+        """
+        del root
+        return {}
+
+    def source_facts(self, root: Path) -> dict[str, Any]:
+        """Return what ``summary.json`` says about the files of labels; nothing by default.
 
         Args:
             root: Folder of the dataset.
@@ -214,6 +229,11 @@ def _share(fraction: float, count: int) -> int:
     return max(wanted, 1) if fraction > 0 and count >= 3 else wanted
 
 
-def rank(seed: int, name: str) -> bytes:
-    """Return what puts names into an order of its own for each seed."""
+def rank(seed: int | str, name: str) -> bytes:
+    """Return what puts names into an order of its own for each seed.
+
+    Args:
+        seed: A number, or a purpose and a number, such as ``valid:42``.
+        name: Of what is ordered.
+    """
     return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()

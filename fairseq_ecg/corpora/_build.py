@@ -6,14 +6,18 @@ import contextlib
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from fairseq_ecg.corpora._base import SPLITS, Corpus, CorpusError, LabelSet, get_corpus
+from fairseq_ecg.corpora._in_place import InPlaceCorpus, index_in_place
 from fairseq_ecg.data.atomic import remove_temporary_files, write_json
 from fairseq_ecg.data.builder import (
+    NO_SPLIT,
     STORE_FOLDER,
     SUMMARY_FILE,
     BuildReport,
@@ -42,7 +46,8 @@ def build_manifest(
 
     Written to ``dest``: ``store/``, ``ledger.csv``, ``summary.json``, ``train.tsv``, ``valid.tsv``
     and ``test.tsv`` with all records kept, and for each label set a folder with three such
-    manifests and ``labels.txt``.
+    manifests, those of its subsets, and ``labels.txt``. Of corpora that are read where they lie no
+    store is built; see ``index_in_place``.
 
     Args:
         corpus: Name of a corpus (``available_corpora``), or a corpus.
@@ -54,7 +59,8 @@ def build_manifest(
         progress: Show a progress bar.
         corpus_options: Options of the corpus, if it is given by name.
         **options: Fields of ``BuildOptions``: ``rate_hz``, ``leads``, ``flat_leads``, ...; what is
-            not given is as ``Corpus.build_defaults`` says.
+            not given is as ``Corpus.build_defaults`` says. Only ``lead_map`` where no store is
+            built.
 
     Returns:
         Store, ledger and summary.
@@ -68,6 +74,23 @@ def build_manifest(
     root, dest = Path(root).expanduser(), Path(dest).expanduser()
     if not root.is_dir():
         raise CorpusError(f"the folder of recordings {root} does not exist")
+    if isinstance(corpus, InPlaceCorpus):
+        lead_map = options.pop("lead_map", ())
+        if options:
+            raise CorpusError(
+                f"{corpus.name} is read where it lies and no store is built, so {sorted(options)} "
+                "cannot be given; tasks choose rate and leads"
+            )
+        return index_in_place(
+            corpus,
+            root,
+            dest,
+            lead_map,
+            workers=workers,
+            executor=executor,
+            overwrite=overwrite,
+            progress=progress,
+        )
     preprocessing = PREPROCESSING_DEFAULTS.get(str(options.get("preprocessing", "none")), {})
     build_options = BuildOptions(**(corpus.build_defaults() | preprocessing | options))
     label_sets = corpus.label_sets(root)
@@ -87,20 +110,22 @@ def build_manifest(
         overwrite=overwrite,
         progress=progress,
     )
-    summary = _write_outputs(report, corpus, label_sets, dest)
+    facts = corpus.source_facts(root)
+    summary = _write_outputs(report, corpus, label_sets, build_options.duplicates, facts, dest)
     return DatasetReport(dest, report.store, report.ledger, summary, report.was_finished)
 
 
 def _remove_outputs(dest: Path) -> None:
     """Remove the manifests of an earlier build, which may have had other label sets."""
     try:
-        names = json.loads((dest / SUMMARY_FILE).read_text(encoding="utf-8"))["label_sets"]
-    except (OSError, ValueError, KeyError, TypeError):
-        names = []
+        label_sets = json.loads((dest / SUMMARY_FILE).read_text(encoding="utf-8"))["label_sets"]
+        subsets = {name: list(facts.get("subsets", ())) for name, facts in label_sets.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        subsets = {}
     files = [f"{split}.tsv" for split in SPLITS]
-    for name in names:
+    for name, further in subsets.items():
         folder = dest / Path(name).name
-        for file in (*files, LABELS_FILE):
+        for file in (*files, *(f"{Path(subset).name}.tsv" for subset in further), LABELS_FILE):
             (folder / file).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.rmdir()
@@ -109,19 +134,23 @@ def _remove_outputs(dest: Path) -> None:
 
 
 def _write_outputs(
-    report: BuildReport, corpus: Corpus, label_sets: dict[str, LabelSet], dest: Path
+    report: BuildReport,
+    corpus: Corpus,
+    label_sets: dict[str, LabelSet],
+    duplicates: str,
+    facts: dict[str, Any],
+    dest: Path,
 ) -> dict[str, Any]:
     index = report.store.index
     records = index["record"].tolist()
     lengths = index["n_samples"].tolist()
     splits = index["split"].tolist()
-    codes = [None if found is None else list(found) for found in index["codes"]]
     for split in SPLITS:
         chosen = zip(records, lengths, splits, strict=True)
         rows = [(record, n) for record, n, found in chosen if found == split]
         write_manifest(dest / f"{split}.tsv", STORE_FOLDER, rows)
     described = {
-        name: _write_label_set(dest / name, label_set, records, lengths, splits, codes)
+        name: _write_label_set(dest / name, label_set, index, duplicates)
         for name, label_set in label_sets.items()
     }
     summary = {
@@ -143,6 +172,7 @@ def _write_outputs(
         },
         "label_sets": described,
         "ledger": count_reasons(report.ledger),
+        **({"source": facts} if facts else {}),
     }
     summary["remarks"] = corpus.remarks(summary)
     write_json(dest / SUMMARY_FILE, summary)
@@ -150,30 +180,56 @@ def _write_outputs(
 
 
 def _write_label_set(
-    folder: Path,
-    label_set: LabelSet,
-    records: Sequence[str],
-    lengths: Sequence[int],
-    splits: Sequence[str],
-    codes: Sequence[list[str] | None],
+    folder: Path, label_set: LabelSet, index: pd.DataFrame, duplicates: str
 ) -> dict[str, Any]:
-    names = [label_set.apply(found) for found in codes]
-    result: dict[str, Any] = {"classes": len(label_set.names), "splits": {}, "split_counts": {}}
+    names = [label_set.apply(None if found is None else list(found)) for found in index["codes"]]
+    splits = _division(label_set, index, duplicates)
+    rows = [
+        (record, length, where, found)
+        for record, length, where, found in zip(
+            index["record"].tolist(), index["n_samples"].tolist(), splits, names, strict=True
+        )
+        if found is not None
+    ]
+    parts = {split: [row for row in rows if row[2] == split] for split in SPLITS}
+    subsets = {
+        name: [row for row in parts["train"] if row[0] in chosen]
+        for name, chosen in label_set.subsets.items()
+    }
     remove_temporary_files(folder)
     write_classes(folder / LABELS_FILE, label_set.names)
-    for split in SPLITS:
-        rows = [
-            (record, length, join_labels(found))
-            for record, length, where, found in zip(records, lengths, splits, names, strict=True)
-            if where == split and found is not None
-        ]
-        write_manifest(folder / f"{split}.tsv", f"../{STORE_FOLDER}", rows)
-        result["splits"][split] = len(rows)
-        inside = (found for where, found in zip(splits, names, strict=True) if where == split)
-        result["split_counts"][split] = _count(inside, label_set)
+    for name, part in (parts | subsets).items():
+        lines = [(record, length, join_labels(found)) for record, length, _, found in part]
+        write_manifest(folder / f"{name}.tsv", f"../{STORE_FOLDER}", lines)
+    result: dict[str, Any] = {"classes": len(label_set.names)}
+    for key, manifests in (("split", parts), ("subset", subsets)):
+        if manifests:
+            result[f"{key}s"] = {name: len(part) for name, part in manifests.items()}
+            result[f"{key}_counts"] = {
+                name: _count((row[3] for row in part), label_set)
+                for name, part in manifests.items()
+            }
     result["records_without_label"] = sum(found is None for found in names)
     result["counts"] = _count(names, label_set)
     return result
+
+
+def _division(label_set: LabelSet, index: pd.DataFrame, duplicates: str) -> list[str]:
+    """Return the split of each record in a label set.
+
+    In a division of its own too, a record with the samples of an earlier one in another split is in
+    none, if that is what is done with duplicates.
+    """
+    if label_set.splits is None:
+        return index["split"].tolist()
+    splits = [label_set.splits.get(record, NO_SPLIT) for record in index["record"]]
+    first_split: dict[str, str] = {}
+    for row, sha256 in enumerate(index["sha256"]):
+        if splits[row] == NO_SPLIT or duplicates != "one_split":
+            continue
+        if first_split.setdefault(sha256, splits[row]) != splits[row]:
+            splits[row] = NO_SPLIT
+    return splits
 
 
 def _count(names: Iterable[list[str] | None], label_set: LabelSet) -> dict[str, int]:

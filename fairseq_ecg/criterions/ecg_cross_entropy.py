@@ -22,6 +22,7 @@ from fairseq_ecg.criterions._class_weights import class_weights_of
 from fairseq_ecg.criterions._logging import sum_logs
 from fairseq_ecg.criterions._penalty import kernel_penalty
 from fairseq_ecg.criterions._scores import logits_and_labels
+from fairseq_ecg.metrics import cinc2017
 from fairseq_ecg.metrics.multiclass import OVERALL, SingleLabelSummary
 
 
@@ -110,11 +111,15 @@ class EcgCrossEntropy(FairseqCriterion):
 
     @classmethod
     def validation_metrics(cls, cfg: Any) -> List[str]:
-        """Return the names a validation logs, for ``checkpoint.best_checkpoint_metric``.
+        """Return the names a validation may log, for ``checkpoint.best_checkpoint_metric``.
 
         F1 of single classes is logged too, but their names are only known with the data.
         """
-        return ["loss", *OVERALL]
+        return ["loss", *OVERALL, cinc2017.METRIC]
+
+    def logged_metrics(self) -> List[str]:
+        """Return the names that validations of the task's classes log."""
+        return ["loss", *self.summary.names]
 
     def epoch_metric_names(self) -> List[str]:
         """Return the names that ``epoch_metrics`` computes."""

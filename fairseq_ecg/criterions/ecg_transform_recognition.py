@@ -38,6 +38,8 @@ _LOSSES = {
     "contrastive": ("loss_ntxent", "loss_l2"),
     "joint": ("loss_transforms", "loss_ntxent", "loss_l2"),
 }
+_ANSWERS = ("multi_binary", "softmax7")
+_HEADS = (*_ANSWERS, "none")  # what model.heads can be; other models call other things heads
 _COUNTS = ("ntokens", "nsentences")
 
 
@@ -52,7 +54,7 @@ class EcgTransformRecognitionConfig(FairseqDataclass):
             "window; joint: both"
         },
     )
-    loss: ChoiceEnum(["multi_binary", "softmax7"]) = field(  # type: ignore[valid-type]
+    loss: ChoiceEnum(list(_ANSWERS)) = field(  # type: ignore[valid-type]
         default="multi_binary",
         metadata={
             "help": "multi_binary: yes or no by each of seven heads; softmax7: one answer of seven"
@@ -198,6 +200,26 @@ class EcgTransformRecognition(FairseqCriterion):
         self._check(weights)
         _check_task(task, self.mode, mask_same_patient)
         self.register_buffer("coefficients", torch.tensor(weights).float(), persistent=False)
+
+    @classmethod
+    def check_model(cls, cfg: Any, model: Any) -> None:
+        """Refuse a model that lacks what the loss needs, before it is built.
+
+        Args:
+            cfg: The criterion's section of the configuration, complete.
+            model: The model's; what it has no keys for is seen at the first batch.
+
+        Raises:
+            ValueError: If it has heads of the other loss or none, or no projector.
+        """
+        mode, loss, heads = (_word(key) for key in (cfg.mode, cfg.loss, model.get("heads")))
+        if mode != "contrastive" and heads in _HEADS and heads != loss:
+            raise ValueError(f"criterion.loss={loss} needs model.heads={loss}, but it is {heads}")
+        if mode != "transforms" and model.get("projection_dim") == 0:
+            raise ValueError(
+                f"criterion.mode={mode} needs a projector, but model.projection_dim is 0; give "
+                "e.g. model.projection_dim=64"
+            )
 
     @classmethod
     def validation_metrics(cls, cfg: Any) -> List[str]:

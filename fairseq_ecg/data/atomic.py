@@ -6,7 +6,8 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,6 +37,44 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def replacing_files(folder: str | Path, obsolete: Sequence[str] = ()) -> Iterator[Path]:
+    """Open a temporary folder whose files appear together in ``folder`` when the block ends well.
+
+    All are on disk before the first of them takes its place, so that a full disk leaves none.
+
+    Args:
+        folder: Made if absent; files of other names stay in it.
+        obsolete: Names of files that leave it first, such as all that an earlier run may have
+            written.
+
+    Yields:
+        A folder beside ``folder``. If the block raises, it is removed and ``folder`` is left as it
+        was.
+
+    Raises:
+        NotADirectoryError: If ``folder`` is a file.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; give another name for the folder of results")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    try:
+        temporary.mkdir()
+        yield temporary
+        if folder.exists():
+            for name in obsolete:
+                (folder / name).unlink(missing_ok=True)
+            for path in temporary.iterdir():
+                os.replace(path, folder / path.name)
+        else:
+            os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _sync_folder(folder)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -72,18 +72,18 @@ class BuildReport:
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """A folder with a store and the manifests that were made along with it.
+    """A folder with manifests and the store that was made along with them.
 
     Attributes:
         dest: The folder written to.
-        store: The store, opened.
+        store: The store, opened; None for recordings that are read where they lie.
         ledger: All remarks on records.
         summary: Content of ``SUMMARY_FILE``.
         was_finished: True if the store was there already.
     """
 
     dest: Path
-    store: Store
+    store: Store | None
     ledger: list[LedgerRow]
     summary: dict[str, Any]
     was_finished: bool

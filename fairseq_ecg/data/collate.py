@@ -24,11 +24,12 @@ class Padding:
 
     Args:
         length: Samples T of every item.
-        centre: Zeros at both ends, of an odd number one more behind; otherwise behind only.
+        where: ``end``: zeros behind an item; ``start``: before it; ``centre``: at both ends, of an
+            odd number one more behind.
     """
 
     length: int
-    centre: bool = False
+    where: str = "end"
 
     def left(self, n_samples: int, target: int | None = None) -> int:
         """Return how many zeros stand before an item.
@@ -37,7 +38,8 @@ class Padding:
             n_samples: Its length.
             target: Samples with padding; None = ``length``.
         """
-        return (max(target or self.length, n_samples) - n_samples) // 2 if self.centre else 0
+        missing = max(target or self.length, n_samples) - n_samples
+        return {"end": 0, "centre": missing // 2, "start": missing}[self.where]
 
 
 def collate(

@@ -14,20 +14,25 @@ from fairseq_ecg.data.atomic import write_text
 EXCLUDED = "excluded"
 KEPT = "kept"
 IN_NO_SPLIT = "in_no_split"
+SIGNAL_ONLY = "signal_only"
 
 REASONS: dict[str, str] = {
     "all_flat": "every recorded lead is constant",
+    "annotation_past_end": "annotations beyond the last sample; those are left out",
     "coarse_step": "the amplitude needs a quantisation step above 1/1000 mV",
     "duplicate": "the same samples as an earlier record",
     "error": "an unexpected error; see the detail",
     "flat_lead": "some leads are constant",
     "missing_leads": "some leads of the store were not recorded; their rows are zero",
+    "missing_patient": "a patient is listed, but the folder absent",
     "nan": "samples that are missing or not finite",
+    "no_annotation": "no annotation file",
     "no_label": "the source lists no code for it",
     "no_standard_leads": "none of the store's leads",
     "repeated_lead": "one lead occurs twice",
     "too_long": "longer than the stated maximum",
     "too_short": "shorter than the stated minimum",
+    "unknown_symbol": "annotations with a symbol or rhythm that is not known",
     "unsafe_name": "a record name that no manifest can hold",
 }
 """Our own reasons; those of the readers are listed at ``RecordError``."""
@@ -42,7 +47,8 @@ class LedgerRow:
         path: Where it lies below the corpus folder.
         reason: Short code (``REASONS``, or the ``reason`` of a ``RecordError``).
         detail: One line of text for people.
-        action: ``excluded``, ``kept``, or ``in_no_split``: in the store, but in no manifest.
+        action: ``excluded``, ``kept``, ``in_no_split``: in the store, but in no manifest, or
+            ``signal_only``: in no manifest of labelled recordings.
     """
 
     record: str

@@ -20,6 +20,7 @@ root; that TAB, a byte order mark and Windows line ends are accepted.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -53,6 +54,7 @@ class Manifest:
         segments: For ``cmsc`` the segment numbers of each prefix, else None.
         extension: For ``cmsc`` the extension of the segment files without a dot, else None.
         classes: Class names of the ``labels.txt`` beside a manifest with labels, in column order.
+        folder: Folder of the manifest itself; None if it was not read from a file.
     """
 
     root: Path
@@ -63,6 +65,7 @@ class Manifest:
     segments: list[list[int]] | None = None
     extension: str | None = None
     classes: tuple[str, ...] | None = None
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -116,8 +119,10 @@ def read_manifest(path: str | Path) -> Manifest:
         if line.strip()
     ]
     if extension is not None:
-        return _read_cmsc(path, root, extension, rows)
-    return _read_rows(path, root, rows)
+        manifest = _read_cmsc(path, root, extension, rows)
+    else:
+        manifest = _read_rows(path, root, rows)
+    return dataclasses.replace(manifest, folder=path.absolute().parent)
 
 
 def write_manifest(

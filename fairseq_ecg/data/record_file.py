@@ -25,7 +25,7 @@ class RecordError(ValueError):
             `bad_header`, `empty`, `truncated`, `size_mismatch`, `mat_mismatch`, `too_large`,
             `unknown_unit`, `unsupported_format`, `bad_mat`, `unsupported_mat`, `missing_key`,
             `not_a_segment`, `wrong_leads`, `wrong_rate`, `wrong_unit`, `bad_label`, `nan`,
-            `all_flat`.
+            `all_flat`, `bad_annotations`.
     """
 
     def __init__(self, reason: str, message: str) -> None:

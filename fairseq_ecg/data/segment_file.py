@@ -8,6 +8,7 @@ standardises them: then ``mean`` and ``std`` of each lead are in the file too.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from fairseq_ecg.data.mat_reader import read_mat
 from fairseq_ecg.data.record_file import RecordError
 from fairseq_ecg.data.record_reader import RecordFacts, Recording
 from fairseq_ecg.data.signal import MILLIVOLTS, STANDARD_DEVIATIONS, EcgSignal
+
+SEGMENT_NAME = re.compile(r"(.+)_(\d+)\.mat")
+"""How a segment file is called: the name of its recording, and its number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +48,19 @@ class Segment:
     def group(self) -> int | None:
         """Number that contrastive learning of fairseq-signals compares: ``idx`` before patient."""
         return self.patient_id if self.idx is None else self.idx
+
+
+def recording_name(path: str) -> str:
+    """Return what a recording is called, wherever its file lies.
+
+    Segments ``NAME_0.mat``, ``NAME_1.mat``, ... are of one recording.
+
+    Args:
+        path: Of a recording or segment in a manifest.
+    """
+    name = path.rsplit("/", 1)[-1]
+    segment = SEGMENT_NAME.fullmatch(name)
+    return segment[1] if segment else name.removesuffix(".mat").removesuffix(".hea")
 
 
 def read_segment(path: str | Path) -> Segment:

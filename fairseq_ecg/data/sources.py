@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from fairseq_ecg.data.annotated import AnnotatedSource, read_in_place
 from fairseq_ecg.data.leads import STANDARD_LEADS, to_standard
 from fairseq_ecg.data.manifest import Manifest, ManifestError
 from fairseq_ecg.data.preprocess import central_statistics, lead_statistics, standardize
@@ -64,6 +65,9 @@ class Source(Protocol):
     def people(self) -> list[str]:
         """Return the name of each recording's patient; may be empty."""
 
+    def demographics(self) -> tuple[np.ndarray, list[str]]:
+        """Return age in years, float64 [N], and sex of each patient; NaN and empty if unknown."""
+
     def fingerprints(self) -> np.ndarray:
         """Return one number per recording that depends on its content, uint64 [N]; may be empty."""
 
@@ -72,7 +76,8 @@ def open_source(manifest: Manifest, rate_hz: float | None = None) -> Source:
     """Open the recordings of a manifest.
 
     Args:
-        manifest: Its root may be a store or a folder of files; the files decide.
+        manifest: Its root may be a store or a folder of files; the files decide. With an
+            ``in_place.json`` beside the manifest only the samples asked for are read of a file.
         rate_hz: Rate that the recordings must have; None, or 0 or less as in fairseq-signals, to
             take what is there.
 
@@ -88,13 +93,16 @@ def open_source(manifest: Manifest, rate_hz: float | None = None) -> Source:
         raise ManifestError(f"the manifest lists no recording of {manifest.root}")
     if (manifest.root / "store.json").is_file():
         source: Source = StoreSource(manifest)
+    elif read_in_place(manifest.folder) is not None:
+        source = AnnotatedSource(manifest, annotations=False)
     else:
         source = FolderSource(manifest)
     if rate_hz is not None and rate_hz > 0 and source.rate_hz != rate_hz:
         raise ValueError(
             f"task.sample_rate={rate_hz:g}, but the recordings in {manifest.root} have "
-            f"{source.rate_hz:g} Hz; leave it null, or rebuild with "
-            f"`fairseq-ecg manifest ... --rate {rate_hz:g}`"
+            f"{source.rate_hz:g} Hz; rebuild with `fairseq-ecg manifest ... --rate {rate_hz:g}`. "
+            "task.sample_rate=null takes them as they are, but then whatever is counted in samples "
+            "(task.mask_block, the model's kernels and patches) lasts another time"
         )
     return source
 
@@ -201,6 +209,11 @@ class StoreSource:
         """See ``Source.people``."""
         return [self._store.patients[row] for row in self._rows]
 
+    def demographics(self) -> tuple[np.ndarray, list[str]]:
+        """See ``Source.demographics``."""
+        known = self._store.index.iloc[self._rows]
+        return known["age"].to_numpy(dtype=np.float64), known["sex"].fillna("").tolist()
+
     def recordings_of(self, row: int) -> Iterator[np.ndarray]:
         """Yield the recordings of the patient of ``row``, also those in other manifests.
 
@@ -306,6 +319,10 @@ class FolderSource:
         """Return nothing: the files would have to be read once more for it."""
         return []
 
+    def demographics(self) -> tuple[np.ndarray, list[str]]:
+        """Return what is not known: only a store has it."""
+        return np.full(len(self.names), np.nan), [""] * len(self.names)
+
     def recordings_of(self, row: int) -> Iterator[np.ndarray]:
         """Yield the recordings of the patient of ``row`` in this manifest.
 
@@ -320,7 +337,7 @@ class FolderSource:
         return np.array([self.patient(row) for row in range(len(self.names))], dtype=np.int64)
 
     def fingerprints(self) -> np.ndarray:
-        """Return nothing: the files would have to be read once more for it."""
+        """Return nothing: all files would have to be read for it; ``names`` tell them apart."""
         return np.empty(0, dtype=np.uint64)
 
     def _load(self, row: int) -> Segment:
@@ -399,6 +416,10 @@ class StandardizedSource:
         """See ``Source.people``."""
         return self.source.people()
 
+    def demographics(self) -> tuple[np.ndarray, list[str]]:
+        """See ``Source.demographics``."""
+        return self.source.demographics()
+
     def fingerprints(self) -> np.ndarray:
         """See ``Source.fingerprints``: those of the recordings before they are standardised."""
         return self.source.fingerprints()
@@ -427,7 +448,7 @@ class PersonStandardizedSource(StandardizedSource):
 
     kind = "person"
 
-    def __init__(self, source: StoreSource | FolderSource) -> None:
+    def __init__(self, source: StoreSource | FolderSource | AnnotatedSource) -> None:
         super().__init__(source)
         self._recordings_of = source.recordings_of
         self._of_person: dict[int, tuple[np.ndarray, np.ndarray]] = {}

@@ -23,6 +23,10 @@ INVALID = {
 """The A/D value with which each format marks an invalid sample."""
 
 
+VALUES_PER_GROUP = {"212": 2, "310": 3, "311": 3}
+"""How many values share the bytes of one group, in the formats where a value is no whole bytes."""
+
+
 def stored_bytes(code: str, n_values: int) -> int:
     """Count the bytes that a number of samples takes in a file, in whole numbers throughout."""
     if code in ("212", "310", "311"):

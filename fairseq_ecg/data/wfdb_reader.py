@@ -19,7 +19,7 @@ import numpy as np
 from fairseq_ecg.data.record_file import RecordError, open_regular, read_exactly
 from fairseq_ecg.data.signal import EcgSignal
 from fairseq_ecg.data.wfdb_fallback import read_with_wfdb
-from fairseq_ecg.data.wfdb_formats import DECODERS, INVALID
+from fairseq_ecg.data.wfdb_formats import DECODERS, INVALID, VALUES_PER_GROUP, stored_bytes
 from fairseq_ecg.data.wfdb_header import (
     WfdbHeader,
     checked_size,
@@ -58,12 +58,18 @@ class RawRecord:
     invalid: np.ndarray | None
 
 
-def read_raw(path: str | Path, header: WfdbHeader | None = None) -> RawRecord:
-    """Read a WFDB record without scaling it.
+def read_raw(
+    path: str | Path, header: WfdbHeader | None = None, start: int = 0, stop: int | None = None
+) -> RawRecord:
+    """Read a WFDB record, or part of it, without scaling it.
+
+    Of a part only its own bytes are read, except in the formats that wfdb-python decodes.
 
     Args:
         path: The record without suffix, or its `.hea` file.
-        header: Its header, if already read.
+        header: Its header, if already read; sizes in it are compared with the files each time.
+        start: First sample.
+        stop: Sample after the last one, more than `start`; None for the end.
 
     Returns:
         The stored samples. For records read through wfdb-python the header's gains, baselines,
@@ -74,15 +80,22 @@ def read_raw(path: str | Path, header: WfdbHeader | None = None) -> RawRecord:
     """
     stem = record_stem(path)
     header = header or read_header(stem)
+    stop = header.n_samples if stop is None else stop
+    if not 0 <= start < stop <= header.n_samples:
+        raise RecordError(
+            "truncated",
+            f"record {header.record} has samples 0 to {header.n_samples}, not {start} to {stop}",
+        )
     if _needs_wfdb(header):
         header, adu, invalid = read_with_wfdb(stem, header)
-        return RawRecord(header, adu, invalid)
+        invalid = None if invalid is None else invalid[:, start:stop]
+        return RawRecord(header, adu[:, start:stop], invalid)
     folder = os.path.dirname(stem)
     files = list(dict.fromkeys(header.files))
     if len(files) == 1:
-        block, invalid = _read_file(folder, files[0], header)
+        block, invalid = _read_file(folder, files[0], header, start, stop)
         return RawRecord(header, block.T, None if invalid is None else invalid.T)
-    return _read_files(folder, files, header)
+    return _read_files(folder, files, header, start, stop)
 
 
 def to_millivolts(raw: RawRecord) -> np.ndarray:
@@ -171,10 +184,12 @@ def _needs_wfdb(header: WfdbHeader) -> bool:
     )
 
 
-def _read_files(folder: str, files: list[str], header: WfdbHeader) -> RawRecord:
+def _read_files(
+    folder: str, files: list[str], header: WfdbHeader, start: int, stop: int
+) -> RawRecord:
     """Read a record whose leads lie in several files."""
-    shape = (header.n_leads, header.n_samples)
-    blocks = [_read_file(folder, file, header) for file in files]
+    shape = (header.n_leads, stop - start)
+    blocks = [_read_file(folder, file, header, start, stop) for file in files]
     adu = np.empty(shape, dtype=np.result_type(*[block.dtype for block, _ in blocks]))
     invalid = None
     for file, (block, marked) in zip(files, blocks, strict=True):
@@ -186,8 +201,10 @@ def _read_files(folder: str, files: list[str], header: WfdbHeader) -> RawRecord:
     return RawRecord(header, adu, invalid)
 
 
-def _read_file(folder: str, file: str, header: WfdbHeader) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read one signal file: A/D values [T, leads in the file] and where they are invalid."""
+def _read_file(
+    folder: str, file: str, header: WfdbHeader, start: int, stop: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read from one signal file: A/D values [T, leads in the file] and where they are invalid."""
     first = header.files.index(file)
     code, offset = header.formats[first], header.byte_offsets[first]
     codes = {c for c, name in zip(header.formats, header.files, strict=True) if name == file}
@@ -198,17 +215,23 @@ def _read_file(folder: str, file: str, header: WfdbHeader) -> tuple[np.ndarray, 
             f"but have {', '.join(sorted(codes))}",
         )
     path = os.path.join(folder, file)
-    n_values = header.n_samples * frame_samples(header, file)
+    per_sample = frame_samples(header, file)
+    n_values = (stop - start) * per_sample
+    # Of the values that share bytes the first ones are decoded too, and dropped.
+    before = start * per_sample % VALUES_PER_GROUP.get(code, 1)
+    offset_of_part = stored_bytes(code, start * per_sample - before)
     with open_regular(path) as (descriptor, size):
-        needed = checked_size(header, file, size)
+        checked_size(header, file, size)
         if file.lower().endswith(".mat") and code in _V4_TYPE:
             head = bytearray(min(size, 20))
             read_exactly(descriptor, memoryview(head), path)
-            _check_v4(bytes(head), path, code, offset, n_values, header.n_samples)
+            whole = header.n_samples * per_sample
+            _check_v4(bytes(head), path, code, offset, whole, header.n_samples)
         try:
-            stored = np.empty(needed, dtype=np.uint8)
-            read_exactly(descriptor, stored.data, path, offset)
-            block = DECODERS[code](stored, n_values).reshape(header.n_samples, -1)
+            stored = np.empty(stored_bytes(code, before + n_values), dtype=np.uint8)
+            read_exactly(descriptor, stored.data, path, offset + offset_of_part)
+            values = DECODERS[code](stored, before + n_values)[before:]
+            block = values.reshape(stop - start, per_sample)
         except MemoryError as error:
             raise RecordError("too_large", f"{path} does not fit into memory") from error
     marker = INVALID[code]

@@ -2,7 +2,8 @@
 
 Consecutive windows are those of fairseq-signals; balanced ones lose as little as they can (Gedon et
 al., Computing in Cardiology 2021, as their earlier code cuts long records); random and evenly
-spread ones are the crops of masked autoencoders.
+spread ones are the crops of masked autoencoders; the last one is what Weimann & Conrad 2021
+(Scientific Reports 11:5251) keep of a long recording.
 
 Before: data/sources.py (lengths of recordings). After: data/dataset.py.
 """
@@ -120,6 +121,21 @@ def spread_windows(n_samples: np.ndarray, window: int | None = None, count: int 
     gaps = np.where(counts > 1, counts - 1, 2)[row]
     start = np.where(counts[row] > 1, number, 1) * surplus[row] // gaps
     return Windows(row, start, np.minimum(n_samples[row], window))
+
+
+def last_windows(n_samples: np.ndarray, window: int) -> Windows:
+    """Take the last window of each recording.
+
+    Args:
+        n_samples: Length of each recording, int64 [N].
+        window: Samples per window; a recording that is shorter is kept whole.
+
+    Raises:
+        ValueError: If the window is not positive.
+    """
+    whole = _whole(_checked(n_samples, window))
+    length = np.minimum(whole.length, window)
+    return Windows(whole.row, whole.length - length, length)
 
 
 def _whole(n_samples: np.ndarray) -> Windows:

@@ -1,4 +1,4 @@
-"""Reading the tables of foreign folders."""
+"""The tables of a folder that fairseq-signals preprocessed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
+
+from fairseq_ecg.data.atomic import write_text
+
+META_FILE, META_SPLIT_FILE = "meta.csv", "meta_split.csv"
+SEGMENTED_FILE, SEGMENTED_SPLIT_FILE = "segmented.csv", "segmented_split.csv"
 
 
 def read_table(path: Path, columns: Iterable[str], error: type[ValueError]) -> pd.DataFrame:
@@ -29,3 +34,14 @@ def read_table(path: Path, columns: Iterable[str], error: type[ValueError]) -> p
                 f"{path} has no column {column!r}; it has: {', '.join(map(str, table.columns))}"
             )
     return table
+
+
+def write_table(path: Path, table: pd.DataFrame, index: bool) -> None:
+    """Write a table as ``read_table`` reads it, whole or not at all.
+
+    Args:
+        path: The file; its folder is made if absent.
+        table: What to write.
+        index: Whether the index is the first column, without a name.
+    """
+    write_text(path, table.to_csv(index=index, lineterminator="\n"))

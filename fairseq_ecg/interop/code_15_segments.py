@@ -6,7 +6,6 @@ with published output to the last bit. Numbers are those of the tracing files, n
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -18,18 +17,21 @@ import pandas as pd
 import scipy.io
 from tqdm import tqdm
 
-from fairseq_ecg.data.atomic import remove_temporary_files, replacing, write_text
+from fairseq_ecg.corpora._base import split_patients
+from fairseq_ecg.data.atomic import remove_temporary_files, replacing
 from fairseq_ecg.data.hdf5_reader import CODE_RATE_HZ, TracingReader, find_tracings
-from fairseq_ecg.data.label_arrays import LABEL_ARRAY_FILE, LABEL_DEFINITION_FILE
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.ledger import EXCLUDED, LedgerRow, write_ledger
 from fairseq_ecg.data.pool import exclusive, map_shards
 from fairseq_ecg.data.preprocess import like_ecg_fm
 from fairseq_ecg.data.record_file import RecordError
-from fairseq_ecg.interop._tables import read_table
+from fairseq_ecg.interop._label_files import write_labels
+from fairseq_ecg.interop._splits import SPLITS, write_splits
+from fairseq_ecg.interop._tables import META_FILE, SEGMENTED_FILE, read_table, write_table
 
 EXAMS_FILE = "exams.csv"
 LEDGER_FILE = "ledger.csv"
+PATIENT_COLUMN = "patient_id"
 LABEL_COLUMNS = ("is_male", "1dAVb", "RBBB", "LBBB", "SB", "ST", "AF", "normal_ecg")
 
 _SOURCE = "code_15"
@@ -49,12 +51,14 @@ class PreprocessReport:
         meta: One row per exam, as in ``meta.csv``.
         segmented: One row per segment, as in ``segmented.csv``.
         ledger: Exams that could not be read.
+        splits: Number of exams in each split; empty if they were not asked for.
     """
 
     dest: Path
     meta: pd.DataFrame
     segmented: pd.DataFrame
     ledger: list[LedgerRow]
+    splits: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,10 @@ def preprocess_code_15(
     *,
     rate_hz: float = 500.0,
     segment_s: float = 5.0,
+    splits: bool = False,
+    valid_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    seed: int = 0,
     workers: int = 1,
     executor: Executor | None = None,
     progress: bool = False,
@@ -99,20 +107,29 @@ def preprocess_code_15(
     Exams are numbered (``idx``) in the order of ``exams.csv``. Each file is whole or absent;
     running the same command again writes the same files.
 
+    With ``splits`` also ``meta_split.csv``, ``segmented_split.csv`` and ``manifests/``. Patients
+    are divided as for a store: the same fractions and seed give the same division.
+
     Args:
         root: Folder of ``exams.csv`` and the HDF5 files.
         dest: Folder to write to.
         rate_hz: Rate of the segments.
         segment_s: Length of a segment; an incomplete last one is dropped.
+        splits: Divide the patients among train, valid and test.
+        valid_fraction: Share of the patients in valid.
+        test_fraction: Share of the patients in test.
+        seed: Of the division.
         workers: Processes.
         executor: An executor to use in place of our own processes.
         progress: Show a progress bar.
 
     Raises:
         PreprocessError: If ``exams.csv`` is missing or lacks a column, or no exam can be read.
+        CorpusError: If a fraction is negative or both make more than 1.
     """
     root, dest = Path(root).expanduser().absolute(), Path(dest).expanduser().absolute()
-    table = _read_exams(root / EXAMS_FILE)
+    table = _read_exams(root / EXAMS_FILE, (PATIENT_COLUMN,) if splits else ())
+    split_of = _split_patients(table, valid_fraction, test_fraction, seed) if splits else {}
     if not (0 < rate_hz < np.inf) or round(segment_s * rate_hz) < 1:
         raise PreprocessError(
             f"segments of {segment_s:g} s at {rate_hz:g} Hz must have a sample at least"
@@ -142,17 +159,35 @@ def preprocess_code_15(
     meta = _meta_table(table, facts)
     segmented = pd.DataFrame(segments, columns=["path", "save_file", "sample_size"])
     segmented = segmented.sort_values("path", ignore_index=True)
-    _write_table(dest / "meta.csv", meta, index=True)
-    _write_table(dest / "segmented.csv", segmented, index=True)
-    _write_labels(dest / "labels", table, sorted(facts))
-    return PreprocessReport(dest, meta, segmented, sorted(ledger))
+    write_table(dest / META_FILE, meta, index=True)
+    write_table(dest / SEGMENTED_FILE, segmented, index=True)
+    members: dict[str, list[int]] = {}
+    if splits:
+        divided = write_splits(dest, meta, segmented, split_of, PATIENT_COLUMN)
+        members = {s: divided.loc[divided["split"] == s, "idx"].tolist() for s in SPLITS}
+    labels = table.loc[sorted(facts), list(LABEL_COLUMNS)] == "True"
+    write_labels(dest / "labels", labels, members)
+    counts = {split: len(found) for split, found in members.items()}
+    return PreprocessReport(dest, meta, segmented, sorted(ledger), counts)
 
 
-def _read_exams(path: Path) -> pd.DataFrame:
+def _split_patients(
+    table: pd.DataFrame, valid_fraction: float, test_fraction: float, seed: int
+) -> dict[str, str]:
+    """Return the split of each patient, under the names that they have in ``exams.csv``."""
+    names = {text: f"code15-{int(text)}" for text in table[PATIENT_COLUMN]}
+    splits = split_patients(names.values(), valid_fraction, test_fraction, seed)
+    return {text: splits[name] for text, name in names.items()}
+
+
+def _read_exams(path: Path, numbers: Iterable[str]) -> pd.DataFrame:
+    """Read the table; ``numbers`` are columns of whole numbers that it must have besides."""
     if not path.is_file():
         raise PreprocessError(f"{path.parent} is not the folder of CODE-15%: it has no {path.name}")
-    table = read_table(path, ("exam_id", "trace_file", *LABEL_COLUMNS), PreprocessError)
-    for column, allowed in (("exam_id", r"\d+"), *((c, "True|False") for c in LABEL_COLUMNS)):
+    numbers = ("exam_id", *numbers)
+    table = read_table(path, (*numbers, "trace_file", *LABEL_COLUMNS), PreprocessError)
+    flags = ((column, "True|False") for column in LABEL_COLUMNS)
+    for column, allowed in (*((column, r"\d+") for column in numbers), *flags):
         wrong = np.flatnonzero(~table[column].str.fullmatch(allowed))
         if wrong.size:
             raise PreprocessError(
@@ -265,30 +300,3 @@ def _meta_table(table: pd.DataFrame, facts: dict[int, dict[str, Any]]) -> pd.Dat
     exams = table.iloc[order].reset_index(drop=True)
     described = pd.DataFrame([facts[idx] for idx in order])
     return pd.concat([pd.Series(order, name="idx"), exams, described], axis=1)
-
-
-def _write_labels(folder: Path, table: pd.DataFrame, order: Iterable[int]) -> None:
-    order = list(order)
-    chosen = table.loc[order, list(LABEL_COLUMNS)] == "True"
-    labels = chosen.reset_index(drop=True)
-    labels.insert(0, "idx", order)
-    _write_table(folder / "labels.csv", labels, index=False)
-    array = np.zeros((max(order) + 1, len(LABEL_COLUMNS)))
-    array[order] = chosen.to_numpy()
-    content = io.BytesIO()
-    np.save(content, array)
-    with replacing(folder / LABEL_ARRAY_FILE) as file:
-        file.write(content.getvalue())
-    counts = chosen.sum().to_numpy()
-    definition = pd.DataFrame(
-        {
-            "name": LABEL_COLUMNS,
-            "pos_count_all": counts,
-            "pos_percent_all": counts / len(order),
-        }
-    )
-    _write_table(folder / LABEL_DEFINITION_FILE, definition, index=False)
-
-
-def _write_table(path: Path, table: pd.DataFrame, index: bool) -> None:
-    write_text(path, table.to_csv(index=index, lineterminator="\n"))

@@ -35,6 +35,7 @@ _MODEL_NAMES = {
     "conv_transformer": "ecg_transformer",
     "clocs": "ecg_transformer",
     "ecg_transformer_classifier": "ecg_transformer_classifier",
+    "ecg_transformer_attn_classifier": "ecg_transformer_classifier",
     "ecg_transformer_aux_classifier": "ecg_transformer_classifier",
     "linear_projection": "ecg_transformer_classifier",
     "arcface": "arcface",
@@ -44,6 +45,11 @@ _MODEL_NAMES = {
     "se_wrn_classifier": "se_wrn_classifier",
 }
 _TUNED = frozenset(("ecg_transformer_classifier", "arcface"))
+# Heads of DeepECG's forks that are not rebuilt: model, how the keys begin, and what is special.
+_UNKNOWN_HEADS = (
+    ("ecg_transformer_attn_classifier", "proj.pooler.", "attentive pooling of DeepECG"),
+    ("ecg_transformer_aux_classifier", "aux_proj.", "age and sex besides the signal"),
+)
 # Sections that every checkpoint of stock fairseq has and none of fairseq-signals.
 _STOCK_SECTIONS = frozenset(("bmuf", "ema", "eval_lm", "generation", "interactive"))
 # Options that only DeepECG's fork has.
@@ -119,7 +125,7 @@ def convert(raw: Mapping[str, Any], kind: str | None = None) -> dict[str, Any] |
         "contract": contract,
         "format": FORMAT,
         "remarks": tuple(remarks),
-        "unbuildable": _unknown_head(state),
+        "unbuildable": _unknown_head(name, state),
     }
 
 
@@ -180,17 +186,18 @@ def _used(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not key.startswith(_UNUSED_WHEN_TUNED)}
 
 
-def _unknown_head(state: Mapping[str, Tensor]) -> str | None:
-    """Return why no model can be built of a state dict, or None."""
-    heads = {
-        "proj.pooler.": "attentive pooling of DeepECG",
-        "aux_proj.": "age and sex besides the signal",
-    }
-    for prefix, what in heads.items():
-        if any(key.startswith(prefix) for key in state):
+def _unknown_head(name: str, state: Mapping[str, Tensor]) -> str | None:
+    """Return why no model can be built of a file, or None.
+
+    Args:
+        name: What its model is called there.
+        state: Its state dict.
+    """
+    for model, prefix, what in _UNKNOWN_HEADS:
+        if name == model or any(key.startswith(prefix) for key in state):
             return (
-                f"its head ({prefix}*: {what}) is not known here. Its encoder is: fine-tune it "
-                "with model.model_path=FILE, or write it alone with "
+                f"its head ({model}, {prefix}*: {what}) is not known here. Its encoder is: "
+                "fine-tune it with model.model_path=FILE, or write it alone with "
                 "`fairseq-ecg convert FILE OUT --encoder-only`"
             )
     return None

@@ -105,7 +105,8 @@ def export(parts: Mapping[str, Any]) -> dict[str, Any]:
     name = parts["model_name"]
     if name not in _MODELS:
         raise ValueError(
-            f"a {name} cannot be written for fairseq-signals; what can: {', '.join(_MODELS)}"
+            f"the model {name} cannot be written for fairseq-signals; what can: "
+            f"{', '.join(_MODELS)}"
         )
     _check_same_network(name, parts["model_cfg"])
     their_name, criterion, task = _MODELS[name]
@@ -152,7 +153,7 @@ def _check_same_network(name: str, model_cfg: Mapping[str, Any]) -> None:
     encoder = (model_cfg.get("encoder_config") or {}).get("_name")
     if name in _TUNED and encoder not in (None, _TUNED[name]):
         raise ValueError(
-            f"its encoder is a {encoder}, but a {name} of fairseq-signals has a {_TUNED[name]}; "
+            f"its encoder is {encoder}, but {name} of fairseq-signals is around {_TUNED[name]}; "
             "write the encoder alone with --encoder-only"
         )
     if model_cfg.get("indicate_leads"):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -35,19 +34,28 @@ from fairseq_ecg.data.manifest import (
     write_manifest,
 )
 from fairseq_ecg.data.record_file import RecordError
-from fairseq_ecg.data.segment_file import Segment, SegmentReader, read_segment
+from fairseq_ecg.data.segment_file import (
+    SEGMENT_NAME,
+    Segment,
+    SegmentReader,
+    read_segment,
+    recording_name,
+)
 from fairseq_ecg.data.store import Store
-from fairseq_ecg.interop._tables import read_table
+from fairseq_ecg.interop._tables import (
+    META_FILE,
+    META_SPLIT_FILE,
+    SEGMENTED_FILE,
+    SEGMENTED_SPLIT_FILE,
+    read_table,
+)
 
 LABEL_SET_FOLDER = "labels"
 PAIRS_FOLDER = "cmsc"
 CORPUS = "fairseq-signals"
 
-_META, _META_SPLIT = "meta.csv", "meta_split.csv"
-_SEGMENTED, _SEGMENTED_SPLIT = "segmented.csv", "segmented_split.csv"
 _PATIENT_COLUMNS = ("patient_id", "subject_id")
 _SPLIT_ORDER = ("train", "valid", "test")
-_SEGMENT_NAME = re.compile(r"(.+)_(\d+)\.mat")
 
 
 class PackError(ValueError):
@@ -154,17 +162,17 @@ def _read_manifests(folder: Path) -> dict[str, Manifest]:
 
 
 def _manifests_of_tables(folder: Path) -> dict[str, Manifest]:
-    if (folder / _SEGMENTED_SPLIT).is_file():
-        table = _read_full_columns(folder / _SEGMENTED_SPLIT, ("split", "path", "sample_size"))
-    elif (folder / _SEGMENTED).is_file() and (folder / _META_SPLIT).is_file():
-        segments = _read_full_columns(folder / _SEGMENTED, ("path", "save_file", "sample_size"))
-        splits = _read_full_columns(folder / _META_SPLIT, ("save_file", "split"))
-        _require_once(folder / _META_SPLIT, splits["save_file"])
+    if (folder / SEGMENTED_SPLIT_FILE).is_file():
+        table = _read_full_columns(folder / SEGMENTED_SPLIT_FILE, ("split", "path", "sample_size"))
+    elif (folder / SEGMENTED_FILE).is_file() and (folder / META_SPLIT_FILE).is_file():
+        segments = _read_full_columns(folder / SEGMENTED_FILE, ("path", "save_file", "sample_size"))
+        splits = _read_full_columns(folder / META_SPLIT_FILE, ("save_file", "split"))
+        _require_once(folder / META_SPLIT_FILE, splits["save_file"])
         table = splits[["save_file", "split"]].merge(segments, on="save_file", how="inner")
     else:
         raise PackError(
             f"{folder} holds neither manifests (train.tsv, ...) nor the tables of the newer "
-            f"preprocessing: {_SEGMENTED_SPLIT}, or {_SEGMENTED} with {_META_SPLIT}"
+            f"preprocessing: {SEGMENTED_SPLIT_FILE}, or {SEGMENTED_FILE} with {META_SPLIT_FILE}"
         )
     return {
         str(split): Manifest(
@@ -282,22 +290,15 @@ def _entries(
         n: SegmentReader(n, first.rate_hz, first.unit, first.idx is not None, n_classes)
         for n in set(lengths.values())
     }
-    people = _read_people(folder / _META)
+    people = _read_people(folder / META_FILE)
     nobody: tuple[str, float | None, str] = ("", None, "")
     entries = []
     for path, length in lengths.items():
-        patient, age, sex = people.get(_recording_file(path), nobody)
+        patient, age, sex = people.get(f"{recording_name(path)}.mat", nobody)
         entries.append(
             RecordEntry(path, path, patient, splits[path], age=age, sex=sex, reader=readers[length])
         )
     return entries
-
-
-def _recording_file(path: str) -> str:
-    """Return the name that the tables give the recording of a segment file."""
-    name = path.rsplit("/", 1)[-1]
-    match = _SEGMENT_NAME.fullmatch(name)
-    return f"{match[1]}.mat" if match else name
 
 
 def _read_people(path: Path) -> dict[str, tuple[str, float | None, str]]:
@@ -418,7 +419,7 @@ def _pairs(rows: list[list[Any]]) -> list[list[Any]]:
     """Group the segments of each recording as fairseq-signals' converter does: sorted, by two."""
     numbers: dict[tuple[str, int], list[int]] = {}
     for path, n_samples, *_ in rows:
-        match = _SEGMENT_NAME.fullmatch(path)
+        match = SEGMENT_NAME.fullmatch(path)
         if match:
             numbers.setdefault((match[1], n_samples), []).append(int(match[2]))
     lines = []

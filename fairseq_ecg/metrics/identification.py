@@ -53,12 +53,33 @@ def rank_k_accuracy(
         ValueError: If the shapes do not fit, a value is not finite, the gallery is empty or k is
             less than 1.
     """
+    found = are_found(probe, probe_id, gallery, gallery_id, k)
+    return float(found.mean()) if len(found) else float("nan")
+
+
+def are_found(
+    probe: ArrayLike,
+    probe_id: ArrayLike,
+    gallery: ArrayLike,
+    gallery_id: ArrayLike,
+    k: int = 1,
+) -> NDArray[np.bool_]:
+    """Return which probes `rank_k_accuracy` counts, bool [N].
+
+    Args:
+        probe: Embeddings, real [N, D].
+        probe_id: Patient of each probe, [N].
+        gallery: Embeddings, real [M, D].
+        gallery_id: Patient of each gallery recording, [M].
+        k: How many recordings are looked at.
+
+    Raises:
+        ValueError: As ``rank_k_accuracy``.
+    """
     if k < 1:
         raise ValueError(f"k must be at least 1, but is {k}")
     probe, probe_id, gallery, gallery_id = _checked(probe, probe_id, gallery, gallery_id)
-    if not len(probe):
-        return float("nan")
-    found = 0
+    found = np.zeros(len(probe), dtype=np.bool_)
     for rows in _chunks(len(probe), len(gallery)):
         cosine = probe[rows] @ gallery.T
         own = np.where(probe_id[rows, None] == gallery_id, cosine, -np.inf)
@@ -66,8 +87,8 @@ def rank_k_accuracy(
         best = np.take_along_axis(own, place, axis=1)
         earlier = np.arange(len(gallery)) < place
         rank = ((cosine > best) | ((cosine == best) & earlier)).sum(axis=1)
-        found += int(((rank < k) & np.isfinite(best[:, 0])).sum())
-    return found / len(probe)
+        found[rows] = (rank < k) & np.isfinite(best[:, 0])
+    return found
 
 
 def nearest(probe: ArrayLike, gallery: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

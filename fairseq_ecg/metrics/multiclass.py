@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fairseq_ecg.metrics import cinc2017
 from fairseq_ecg.metrics._checks import as_truth_table, score_tables
 from fairseq_ecg.metrics.counts import Counts
 from fairseq_ecg.metrics.multilabel import macro
@@ -134,7 +135,12 @@ class SingleLabelSummary:
     @property
     def names(self) -> list[str]:
         """Names of the numbers, in the order of ``__call__``."""
-        return [*OVERALL, *metric_names(list(self.labels))]
+        names = [*OVERALL, *metric_names(list(self.labels))]
+        return [*names, cinc2017.METRIC] if self._is_cinc2017 else names
+
+    @property
+    def _is_cinc2017(self) -> bool:
+        return cinc2017.has_challenge_classes(self.labels)
 
     def confusion(
         self, probability: NDArray[np.floating], labels: NDArray[np.floating]
@@ -160,8 +166,9 @@ class SingleLabelSummary:
 
         Returns:
             By name: ``accuracy``; ``f1``, ``precision`` and ``recall``, means over the classes that
-            occur; ``f1_of_macro``, the harmonic mean of these two means (Sarkar & Etemad 2022); and
-            F1 of each class, NaN if it occurs nowhere.
+            occur; ``f1_of_macro``, the harmonic mean of these two means (Sarkar & Etemad 2022);
+            F1 of each class, NaN if it occurs nowhere; and of the classes of CinC 2017
+            ``f1_cinc``, the score of that challenge.
         """
         confusion = self.confusion(probability, labels)
         rates = class_rates(confusion)
@@ -175,5 +182,6 @@ class SingleLabelSummary:
             recall,
             2 * precision * recall / both if both else both,
             *(rates.f1.tolist() if self.labels else ()),
+            *((cinc2017.challenge_f1(self.labels, rates.f1),) if self._is_cinc2017 else ()),
         )
         return dict(zip(self.names, values, strict=True))

@@ -139,6 +139,23 @@ def f_measure(labels: ArrayLike, decisions: ArrayLike) -> float:
     return macro(f_measure_per_class(labels, decisions))
 
 
+def accuracy(labels: ArrayLike, decisions: ArrayLike) -> float:
+    """Return the share of the N * K decisions that are right.
+
+    Args:
+        labels: 0 or 1, [N, K].
+        decisions: 0 or 1, [N, K].
+
+    Returns:
+        A share from 0 to 1; NaN without records.
+
+    Raises:
+        ValueError: the shapes differ, or an entry is neither 0 nor 1.
+    """
+    truth, decided = decision_tables(labels, decisions)
+    return float((truth == decided).mean()) if len(truth) else float("nan")
+
+
 def accuracy_exact(labels: ArrayLike, decisions: ArrayLike) -> float:
     """Return the share of records with every one of the K decisions right.
 
@@ -217,8 +234,13 @@ def _average_precision(tp: IntArray, fp: IntArray) -> float:
     return float(np.dot(np.diff(tp), tp[1:] / (tp[1:] + fp[1:])) / tp[-1])
 
 
-def _steps(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
-    """Return the true and false positives at each distinct score, from none to all, [S + 1]."""
+def steps(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
+    """Return the true and false positives at each distinct score, from none to all, int64 [S + 1].
+
+    Args:
+        scores: finite, of one class, [N], N at least 1.
+        truth: whether each record is positive, [N].
+    """
     order = np.argsort(scores)[::-1]
     ordered = scores[order]
     last_of_ties = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
@@ -238,7 +260,7 @@ def _per_class(
     if not len(values):
         return np.full(n_classes, np.nan)
     columns = zip(np.ascontiguousarray(values.T), np.ascontiguousarray(truth.T), strict=True)
-    return np.array([area(*_steps(*column)) for column in columns], dtype=np.float64)
+    return np.array([area(*steps(*column)) for column in columns], dtype=np.float64)
 
 
 def _averaged(

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fairseq_ecg.metrics._checks import NonFinite, score_tables
 
+THRESHOLDS = np.linspace(0.0, 1.0, 101)
 _ROWS_AT_ONCE = 8192
 
 
@@ -39,7 +40,7 @@ def f_max(
             thresholds do not ascend.
     """
     values, truth = score_tables(scores, labels, nonfinite)
-    limits = np.linspace(0.0, 1.0, 101) if thresholds is None else np.asarray(thresholds)
+    limits = THRESHOLDS if thresholds is None else np.asarray(thresholds)
     if limits.ndim != 1 or not limits.size or (np.diff(limits) <= 0).any():
         raise ValueError(f"thresholds must ascend and be at least one, but are {limits}")
     n_labels = truth.sum(axis=1)
@@ -48,14 +49,34 @@ def f_max(
     precision, outputs, recall = (np.zeros(len(limits)) for _ in range(3))
     for start in range(0, len(truth), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
-        decided, hits = _count_above(values[rows], truth[rows], limits)
-        precision += (hits / np.maximum(decided, 1)).sum(axis=0)
-        outputs += (decided > 0).sum(axis=0)
-        recall += (hits / np.maximum(n_labels[rows], 1)[:, None]).sum(axis=0)
+        parts = rates_of_records(values[rows], truth[rows], limits)
+        for total, part in zip((precision, outputs, recall), parts, strict=True):
+            total += part.sum(axis=0)
     precision /= np.maximum(outputs, 1)
     recall /= np.count_nonzero(n_labels)
     total = precision + recall
     return float((2 * precision * recall / np.where(total > 0, total, 1)).max())
+
+
+def rates_of_records(
+    values: NDArray[np.floating],
+    truth: NDArray[np.bool_],
+    limits: NDArray[np.floating] = THRESHOLDS,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+    """Return what each record adds to the sums of `f_max` at each threshold, [N, S] each.
+
+    Args:
+        values: finite scores [N, K].
+        truth: labels [N, K].
+        limits: ascending thresholds [S].
+
+    Returns:
+        Share of its decisions that are right, 0 without any; whether it has any; share of its
+        labels that were found, 0 without any.
+    """
+    decided, hits = _count_above(values, truth, limits)
+    n_labels = np.maximum(truth.sum(axis=1), 1)[:, None]
+    return hits / np.maximum(decided, 1), decided > 0, hits / n_labels
 
 
 def _count_above(

@@ -17,6 +17,7 @@ RANKING = (
     "macro_auprc",
     "micro_auprc",
 )
+ACCURACY = ("accuracy", "em_accuracy")
 BETA = ("f_beta", "g_beta")
 
 
@@ -31,6 +32,8 @@ class Summary:
         f_max: Compute PTB-XL's F_max, which needs no threshold.
         f_beta: Compute the F_beta and G_beta of CinC 2020 and CPSC 2018, with beta 2; a recording
             for which no class is decided gets its most likely one.
+        accuracy: Compute the share of right decisions, and of records with all of them right; a
+            criterion counts them by itself.
         cinc_weights: The challenge's table [K, K], or None for no challenge score.
         sinus_index: Which class is sinus rhythm; needed with ``cinc_weights``.
     """
@@ -40,6 +43,7 @@ class Summary:
     ranking: bool = True
     f_max: bool = False
     f_beta: bool = False
+    accuracy: bool = False
     cinc_weights: NDArray[np.float64] | None = None
     sinus_index: int = 0
 
@@ -49,6 +53,7 @@ class Summary:
         asked = {
             RANKING: self.ranking,
             ("f1",): True,
+            ACCURACY: self.accuracy,
             BETA: self.f_beta,
             ("f_max",): self.f_max,
             ("cinc_score",): self.cinc_weights is not None,
@@ -78,6 +83,9 @@ class Summary:
                     values[f"{average}_{name}"] = function(probability, labels, average)
                 values[name] = values[f"{self.average}_{name}"]
         values["f1"] = multilabel.f_measure(labels, decisions)
+        if self.accuracy:
+            values["accuracy"] = multilabel.accuracy(labels, decisions)
+            values["em_accuracy"] = multilabel.accuracy_exact(labels, decisions)
         if self.f_beta:
             complete = multilabel.decide(probability, self.threshold, fallback=True)
             values.update(zip(BETA, multilabel.f_beta_g_beta(labels, complete), strict=True))

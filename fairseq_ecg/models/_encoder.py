@@ -84,6 +84,22 @@ class EcgEncoder(BaseFairseqModel):
         return values
 
     @classmethod
+    def inflated(cls, state: Mapping[str, Tensor], in_d: int) -> Dict[str, Tensor]:
+        """Turn the tensors of an encoder of one lead into those of an encoder of several.
+
+        Args:
+            state: State dict of the plain encoder.
+            in_d: Number of leads C.
+
+        Raises:
+            ValueError: If the encoder takes several leads already, or the family cannot.
+        """
+        raise ValueError(
+            f"model.inflate_in_channels is not known for the encoder {cls.__name__}; give "
+            "model.inflate_in_channels=false"
+        )
+
+    @classmethod
     def part_of(cls, state: Mapping[str, Tensor]) -> Dict[str, Tensor]:
         """Keep the encoder's part of its own state dict, or of that of a model around it."""
         if f"encoder.{cls.marker}" in state:

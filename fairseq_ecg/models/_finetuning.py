@@ -9,11 +9,11 @@ import logging
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Dict, Mapping, Optional, Type
+from typing import Any, ClassVar, Dict, List, Mapping, Optional, Tuple, Type
 
 import torch
 from fairseq.dataclass import FairseqDataclass
-from fairseq.models import BaseFairseqModel
+from fairseq.models import MODEL_REGISTRY, BaseFairseqModel
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
@@ -35,7 +35,8 @@ class FinetuningConfig(FairseqDataclass):
     """The reference's keys and defaults."""
 
     model_path: Optional[str] = field(
-        default=None, metadata={"help": "checkpoint of the pretrained or fine-tuned encoder"}
+        default=None,
+        metadata={"help": "checkpoint, or exported folder, of the pretrained or fine-tuned encoder"},
     )
     no_pretrained_weights: bool = field(
         default=False, metadata={"help": "start from random weights, whatever model_path says"}
@@ -178,7 +179,7 @@ def build_encoder(
     """
     wanted = cfg.model_path is not None and not cfg.no_pretrained_weights
     known = cfg.encoder_config is not None
-    if wanted and known and not Path(cfg.model_path).is_file():
+    if wanted and known and not Path(cfg.model_path).exists():
         logger.warning(
             "%s is not here; the encoder is built from model.encoder_config, and its weights must "
             "come from the checkpoint being loaded",
@@ -207,6 +208,8 @@ def encoder_of(checkpoint: Checkpoint) -> Checkpoint:
     Raises:
         CheckpointError: If there is no encoder in it.
     """
+    if not hasattr(MODEL_REGISTRY[checkpoint.model_name], "encoder_class"):
+        raise CheckpointError("it has no encoder that other models know")
     encoder_class = encoder_class_of(checkpoint.model_name, checkpoint.model_cfg)
     state = encoder_class.part_of(checkpoint.state)
     found = {**checkpoint.model_cfg, **(checkpoint.model_cfg.get("encoder_config") or {})}
@@ -236,26 +239,63 @@ def _pretrained_encoder(cfg: FinetuningConfig, task: Any) -> EcgEncoder:
         alone = encoder_of(checkpoint)
     except CheckpointError as error:
         raise CheckpointError(
-            f"model.model_path {checkpoint.path} holds a {checkpoint.model_name}: {error}; give "
-            "the checkpoint of an encoder, of its pretraining, or of a model fine-tuned from it"
+            f"model.model_path {checkpoint.path} holds the model {checkpoint.model_name}: {error}; "
+            "give the checkpoint of an encoder, of its pretraining or of a model fine-tuned from it"
         ) from None
     encoder_class = encoder_class_of(alone.model_name, alone.model_cfg)
+    contract = InputContract.from_dict(checkpoint.contract)
+    if getattr(cfg, "inflate_in_channels", False):
+        alone, contract = _inflated(encoder_class, alone, contract, cfg, task)
     encoder = encoder_class(_encoder_config(encoder_class, cfg, alone.model_cfg))
-    _check_leads(encoder, task, checkpoint.path)
+    _check_leads(encoder, task, checkpoint.path, hasattr(cfg, "inflate_in_channels"))
     load_weights(encoder, alone.state, checkpoint.path)
-    encoder.pretrained_contract = InputContract.from_dict(checkpoint.contract)
-    logger.info("encoder of %s (%s) loaded", checkpoint.path, checkpoint.model_name)
+    encoder.pretrained_contract = contract
+    logger.info(
+        "encoder of %s (%s) loaded: %d tensors, none missing; left out of the checkpoint: %s",
+        checkpoint.path,
+        checkpoint.model_name,
+        len(alone.state),
+        ", ".join(_left_out(checkpoint, alone)) or "nothing",
+    )
     # So a fine-tuned checkpoint can be opened where ``model_path`` does not exist.
     note_in_run(cfg, "encoder_config", dict(alone.model_cfg))
     return encoder
 
 
-def _check_leads(encoder: EcgEncoder, task: Any, path: str) -> None:
+def _inflated(
+    encoder_class: Type[EcgEncoder],
+    alone: Checkpoint,
+    contract: InputContract,
+    cfg: FinetuningConfig,
+    task: Any,
+) -> Tuple[Checkpoint, InputContract]:
+    """Make the encoder of one lead in a checkpoint one of all leads, which may be any."""
+    leads = getattr(task, "num_leads", None) or cfg.in_d
+    if alone.model_cfg["in_d"] == leads:
+        return alone, contract
+    state = encoder_class.inflated(alone.state, leads)
+    model_cfg = {**alone.model_cfg, "in_d": leads}
+    return (
+        replace(alone, state=state, model_cfg=model_cfg),
+        replace(contract, leads=None, present_leads=None),
+    )
+
+
+def _left_out(checkpoint: Checkpoint, alone: Checkpoint) -> List[str]:
+    """Name the tensors of a checkpoint that are not the encoder's; by their first part if many."""
+    taken = {*alone.state, *(f"encoder.{key}" for key in alone.state)}
+    names = [key for key in checkpoint.state if key not in taken]
+    return names if len(names) <= 4 else sorted({f"{key.split('.')[0]}.*" for key in names})
+
+
+def _check_leads(encoder: EcgEncoder, task: Any, path: str, can_inflate: bool) -> None:
     given = getattr(task, "num_leads", None)
     if given is None or given == encoder.in_d:
         return
     if encoder.in_d == 1:
         way_out = "choose one with task.leads_to_load='[II]'"
+        if can_inflate:
+            way_out += ", or give model.inflate_in_channels=true"
     else:
         way_out = (
             "keep the others as silent rows with task.enable_padding_leads=true, or a set such as "

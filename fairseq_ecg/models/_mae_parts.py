@@ -62,7 +62,7 @@ class Grid:
         Returns:
             bool, [B, R * N].
         """
-        return self.cut(self.to_rows(said), len(said)).all(2)
+        return self.cut(self.to_rows(said), said.shape[0]).all(2)
 
     def join(self, values: Tensor) -> Tensor:
         """Put the values of all tokens [B, R * N, V] in their places, [B, C, N * P]."""
@@ -179,7 +179,7 @@ class TokenEmbedding(nn.Module):
         visible: Tensor | None,
     ) -> Tensor:
         """Return what is embedded of each kept token, [B, K, S * P]."""
-        batch, to_rows = len(source), self.grid.to_rows
+        batch, to_rows = source.shape[0], self.grid.to_rows
         rows = to_rows(source)
         shared = self.stem_renorm and visible is not None
         valid = None if present is None else to_rows(present)[:, :1]

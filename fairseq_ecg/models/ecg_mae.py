@@ -368,11 +368,11 @@ class EcgMae(EcgEncoder):
         tokens = embedding(source, chosen, present, visible)
         n_tokens = source.shape[-1] // embedding.grid.patch
         parts = [tokens]
-        ends = embedding.ends(len(tokens), n_tokens)
+        ends = embedding.ends(tokens.shape[0], n_tokens)
         if ends is not None:
             parts.insert(0, ends)
         if self.class_token is not None:
-            parts.insert(0, self.class_token.expand(len(tokens), 1, -1))
+            parts.insert(0, self.class_token.expand(tokens.shape[0], 1, -1))
         sizes = [part.shape[1] for part in parts]
         attended = None
         if chosen is not None and chosen.valid is not None:

@@ -20,6 +20,7 @@ from torch.nn import functional
 from fairseq_ecg.models._encoder import EcgEncoder
 from fairseq_ecg.models._residual import missing_tensor
 from fairseq_ecg.modules.blocks import hide_blocks
+from fairseq_ecg.modules.padding import of_time, padded_frames
 from fairseq_ecg.modules.pooling import mean_of_valid
 
 STRIDE = 4  # of every block that changes the length
@@ -229,7 +230,7 @@ class EcgUresnet(EcgEncoder):
                 "at 400 Hz), and task.pad_segments=centre for recordings that are shorter"
             )
         if padding_mask is not None:
-            source = source.masked_fill(_of_time(padding_mask)[:, None], 0.0)
+            source = source.masked_fill(of_time(padding_mask)[:, None], 0.0)
         x = self.stem_norm(self.stem(source))
         lanes = [(x, x)]
         for block in self.down:
@@ -250,7 +251,7 @@ class EcgUresnet(EcgEncoder):
     def _features(self, x: Tensor, padding_mask: Optional[Tensor]) -> Dict[str, Optional[Tensor]]:
         frames = None
         if padding_mask is not None:
-            frames = _of_time(padding_mask).unflatten(1, (-1, self.frame_samples)).all(-1)
+            frames = padded_frames(padding_mask, x.shape[2], self.frame_samples)
         return {"features": x.transpose(1, 2), "padding_mask": frames}
 
 
@@ -358,8 +359,3 @@ def _transposed(in_channels: int, out_channels: int, kernel: int) -> nn.ConvTran
 def _join(lanes: Tuple[Tensor, Tensor], beside: Tuple[Tensor, Tensor]) -> Tuple[Tensor, Tensor]:
     """Put the channels of two pairs of lanes on top of each other, lane by lane."""
     return torch.cat([lanes[0], beside[0]], 1), torch.cat([lanes[1], beside[1]], 1)
-
-
-def _of_time(padding_mask: Tensor) -> Tensor:
-    """Return a padding mask as [B, T]; equal for all leads."""
-    return padding_mask[:, 0] if padding_mask.dim() == 3 else padding_mask

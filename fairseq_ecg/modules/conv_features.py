@@ -81,7 +81,7 @@ class ConvFeatures(nn.Module):
         if not torch.is_tensor(source) or not source.is_floating_point():
             found = source.dtype if hasattr(source, "dtype") else ""
             raise TypeError(
-                f"source must be a float32 tensor, but is a {type(source).__name__} {found}; "
+                f"source must be a float32 tensor, but is of type {type(source).__name__} {found}; "
                 "torch.as_tensor(source, dtype=torch.float32) makes one"
             )
         if source.dim() != 3 or source.shape[1] != self.in_channels:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 class FramePadding(NamedTuple):
@@ -68,3 +69,25 @@ def frame_padding(
     valid = torch.tensor(lengths).to(padding_mask.device)
     mask = torch.arange(n_frames, device=padding_mask.device) >= valid[:, None]
     return FramePadding(mask, lengths)
+
+
+def of_time(padding_mask: Tensor) -> Tensor:
+    """Return a padding mask as bool [B, T]; one of [B, C, T] is equal for all leads."""
+    return padding_mask[:, 0] if padding_mask.dim() == 3 else padding_mask
+
+
+def padded_frames(padding_mask: Tensor, n_frames: int, frame_samples: int) -> Tensor:
+    """Find the frames that have padded samples only, wherever they stand.
+
+    Args:
+        padding_mask: bool, True = padded, [B, T], or [B, C, T] with equal rows for all leads.
+        n_frames: Number of frames L.
+        frame_samples: Samples per frame; frame l has those from l * ``frame_samples`` on.
+
+    Returns:
+        bool, [B, L], True = padded.
+    """
+    padded = of_time(padding_mask)
+    rest = n_frames * frame_samples - padded.shape[1]
+    padded = functional.pad(padded, (0, rest), value=True) if rest else padded
+    return padded.unflatten(1, (n_frames, frame_samples)).all(-1)

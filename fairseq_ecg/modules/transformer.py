@@ -5,6 +5,7 @@ Shapes: B batch, L frames, D width, H heads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,8 @@ class TransformerSizes:
         layerdrop: Probability to leave out a layer in training.
         drop_path: Probability to leave out a block of a layer in training, row by row.
         norm_eps: Epsilon of the layer norms inside the layers.
+        activation: Of the feed-forward blocks.
+        scale_by_width: Divide attention scores by sqrt(D) instead of sqrt(D / H).
 
     Raises:
         ValueError: If ``width`` is no multiple of ``heads``.
@@ -44,6 +47,8 @@ class TransformerSizes:
     layerdrop: float = 0.0
     drop_path: float = 0.0
     norm_eps: float = 1e-5
+    activation: Callable[[Tensor], Tensor] = F.gelu
+    scale_by_width: bool = False
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.width % self.heads:
@@ -56,10 +61,13 @@ class TransformerSizes:
 class SelfAttention(nn.Module):
     """Multi-head self-attention with separate projections."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, heads: int, dropout: float, scale_by_width: bool = False
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
+        self.scale = (width if scale_by_width else width // heads) ** -0.5
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)
         self.q_proj = nn.Linear(width, width)
@@ -77,14 +85,19 @@ class SelfAttention(nn.Module):
         """
         query, key, value = (self._heads(p(x)) for p in (self.q_proj, self.k_proj, self.v_proj))
         mixed = F.scaled_dot_product_attention(
-            query, key, value, attended, dropout_p=self.dropout if self.training else 0.0
+            query,
+            key,
+            value,
+            attended,
+            dropout_p=self.dropout if self.training else 0.0,
+            scale=self.scale,
         )  # [B, H, L, D/H]
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, attended: Tensor | None = None) -> Tensor:
         """Return the attention weights averaged over heads, float, [B, L, L]; rows sum to 1."""
         query, key = self._heads(self.q_proj(x)), self._heads(self.k_proj(x))
-        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # [B, H, L, L]
+        scores = query @ key.transpose(-1, -2) * self.scale  # [B, H, L, L]
         if attended is not None:
             scores = scores.masked_fill(~attended, float("-inf"))
         return scores.softmax(-1).mean(1)
@@ -120,10 +133,13 @@ class TransformerLayer(nn.Module):
         self.pre_norm = sizes.pre_norm
         self.dropout = nn.Sequential(nn.Dropout(sizes.dropout), DropPath(sizes.drop_path))
         self.activation_dropout = nn.Dropout(sizes.activation_dropout)
-        self.self_attn = SelfAttention(sizes.width, sizes.heads, sizes.attention_dropout)
+        self.self_attn = SelfAttention(
+            sizes.width, sizes.heads, sizes.attention_dropout, sizes.scale_by_width
+        )
         self.self_attn_layer_norm = nn.LayerNorm(sizes.width, eps=sizes.norm_eps)
         self.fc1 = nn.Linear(sizes.width, sizes.ffn_width)
         self.fc2 = nn.Linear(sizes.ffn_width, sizes.width)
+        self.activation = sizes.activation
         self.final_layer_norm = nn.LayerNorm(sizes.width, eps=sizes.norm_eps)
 
     def forward(self, x: Tensor, attended: Tensor | None = None) -> Tensor:
@@ -141,7 +157,7 @@ class TransformerLayer(nn.Module):
         )
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.activation_dropout(F.gelu(self.fc1(x))))
+        return self.fc2(self.activation_dropout(self.activation(self.fc1(x))))
 
 
 class TransformerEncoder(nn.Module):

@@ -7,6 +7,7 @@ by lead, and the reconstruction is drawn there only.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ def plot_reconstruction(
     note: str | None = None,
     unit: str = MILLIVOLTS,
     dpi: int = 110,
+    start_s: float = 0.0,
 ) -> Path:
     """Draw a recording and its reconstruction where it was hidden.
 
@@ -69,6 +71,7 @@ def plot_reconstruction(
         note: below the title in grey, such as how well it was reconstructed.
         unit: of the samples; others than millivolts are drawn with 10 mm for one.
         dpi: pixels per inch of a .png.
+        start_s: what second of the recording the first sample is, for the numbers below the paper.
 
     Returns:
         The path.
@@ -76,7 +79,8 @@ def plot_reconstruction(
     Raises:
         ValueError: the shapes differ, or the suffix of `path` is unknown.
     """
-    return save(draw_reconstruction(original, made, hidden, title, note, unit, dpi), path)
+    figure = draw_reconstruction(original, made, hidden, title, note, unit, dpi, start_s)
+    return save(figure, path)
 
 
 def draw_reconstruction(
@@ -87,6 +91,7 @@ def draw_reconstruction(
     note: str | None = None,
     unit: str = MILLIVOLTS,
     dpi: int = 110,
+    start_s: float = 0.0,
 ) -> Figure:
     """Return the figure that `plot_reconstruction` saves; its axes' unit is a millimetre."""
     from matplotlib.figure import Figure
@@ -109,7 +114,7 @@ def draw_reconstruction(
     draw_grid(paper, width_mm, height_mm)
     for row in rows:
         _draw_row(paper, row, seconds * MM_PER_S, MM_PER_S / original.rate_hz)
-    _draw_seconds(paper, original.duration_s)
+    _draw_seconds(paper, start_s, original.duration_s)
     room = int(text_mm / 2.9)
     _write_above(paper, height_mm, shortened(title, room) if title else "", note_lines)
     paper.text(0, -7.0, _caption(original, unit), fontsize=7, color=GREY, va="top")
@@ -204,11 +209,15 @@ def _widened(shown: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return shown | np.append(False, shown[:-1])
 
 
-def _draw_seconds(axes: Axes, duration_s: float) -> None:
-    for second in range(int(duration_s) + 1):
-        x_mm = second * MM_PER_S
+def _draw_seconds(axes: Axes, start_s: float, duration_s: float) -> None:
+    """Mark the whole seconds of the recording; of a window without any, its start."""
+    first = math.ceil(round(start_s, 6))
+    last = math.floor(round(start_s + duration_s, 6))
+    seconds = range(first, last + 1) or [start_s]
+    for second in seconds:
+        x_mm = (second - start_s) * MM_PER_S
         axes.plot([x_mm, x_mm], [0, -1.2], color=GREY, linewidth=0.6, clip_on=False)
-        text = f"{second} s" if second == 0 else f"{second}"
+        text = f"{second:g} s" if second == seconds[0] else f"{second}"
         axes.text(x_mm, -1.8, text, fontsize=7, color=GREY, ha="center", va="top")
 
 

@@ -7,8 +7,9 @@ all processes, once per epoch. Checkpoints: the input contract and the early-sto
 
 import logging
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Set
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from fairseq.tasks import FairseqTask
 from omegaconf import DictConfig, OmegaConf
 
 from fairseq_ecg import engine, preflight
-from fairseq_ecg.contract import INPUT_KEYS, InputContract, check
+from fairseq_ecg.contract import INPUT_KEYS, InputContract, check, differences, name_prints
 from fairseq_ecg.data.dataset import BaseEcgDataset, EcgDataset
 from fairseq_ecg.data.leads import STANDARD_LEADS, choose_leads
 from fairseq_ecg.data.manifest import Manifest, read_manifest
@@ -36,6 +37,7 @@ from fairseq_ecg.data.windows import (
     Windows,
     balanced_windows,
     cut_windows,
+    last_windows,
     random_windows,
     spread_windows,
 )
@@ -48,6 +50,7 @@ from fairseq_ecg.tasks._config import (
     check_band,
     check_supported,
     check_windowing,
+    compared_keys,
     plain,
     standardization,
     word,
@@ -56,6 +59,14 @@ from fairseq_ecg.tasks._gradients import GradientNorms
 from fairseq_ecg.transforms.pipeline import Pipeline, build_pipeline
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Expectation:
+    contract: InputContract
+    of: str
+    keys: Sequence[str]
+    ignored: Sequence[str]
 
 
 class EcgTask(FairseqTask):
@@ -76,15 +87,16 @@ class EcgTask(FairseqTask):
         self.band = build_band(cfg)
         self.standardize = build_standardize(cfg)
         self.perturbations = build_perturbations(cfg)
+        self.compared = compared_keys(cfg)
         self.autocast_bf16 = cfg.autocast_bf16
-        self.stop = engine.GracefulStop()
+        self.stop = engine.GracefulStop(self.end_epoch)
         self._scores: List[Dict[str, np.ndarray]] = []
         self._gradients: Optional[GradientNorms] = None
         self._gradient_norms: Dict[str, torch.Tensor] = {}
         self._updates_started = False
         self._remarks: Set[str] = set()
         self._seeded_update: Optional[int] = None
-        self._expected: Optional[Tuple[InputContract, str, Sequence[str]]] = None
+        self._expected: Optional[_Expectation] = None
         self.state.add_factory("input_contract", self._input_contract)
 
     @classmethod
@@ -141,9 +153,10 @@ class EcgTask(FairseqTask):
         manifest = read_manifest(path)
         source = self.open_source(manifest)
         self._check_expectation(source)
-        check_band(self.band, source.rate_hz)
+        rate_hz = self.input_rate(source)
+        check_band(self.band, rate_hz)
         for perturbation in self.perturbations if training else ():
-            perturbation.check(source.rate_hz, self.leads.leads)
+            perturbation.check(rate_hz, self.leads.leads)
             self._pass_on(perturbation.remark(self._unit(source.unit)))
         self.datasets[split] = self.build_dataset(manifest, source, training)
         if training:
@@ -153,7 +166,7 @@ class EcgTask(FairseqTask):
             path,
             len(source.names),
             len(self.datasets[split]),
-            source.rate_hz,
+            rate_hz,
         )
 
     def _pass_on(self, remark: Optional[str]) -> None:
@@ -179,6 +192,10 @@ class EcgTask(FairseqTask):
             check_not_standardized(source, standardize)
         scaling = {"record": StandardizedSource, "person": PersonStandardizedSource}
         return scaling[standardize](source) if standardize in scaling else source
+
+    def input_rate(self, source: Source) -> float:
+        """Return the rate of the samples that reach the network."""
+        return source.rate_hz
 
     def build_dataset(self, manifest: Manifest, source: Source, training: bool) -> BaseEcgDataset:
         """Return the dataset of a split; tasks add labels or views around ``segments``."""
@@ -224,6 +241,8 @@ class EcgTask(FairseqTask):
         windowing = word(self.cfg.windowing)
         if windowing == "balanced":
             return balanced_windows(n_samples, window)
+        if windowing == "last":
+            return last_windows(n_samples, window)
         if windowing == "random" and training:
             return random_windows(n_samples, window)
         if windowing == "random":
@@ -246,12 +265,13 @@ class EcgTask(FairseqTask):
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> torch.nn.Module:
         """Build the model and compile it in place if ``task.compile`` asks for it.
 
-        If its encoder was pretrained, every dataset opened after it must fit that.
+        If its encoder was pretrained, every dataset opened after it must fit that, except for what
+        ``task.contract_ignores`` names.
         """
         model = super().build_model(cfg, from_checkpoint)
         pretrained = getattr(model, "pretrained_contract", None)
         if pretrained is not None:
-            self.expect(pretrained, f"the encoder in {cfg.model_path}")
+            self.expect(pretrained, f"the encoder in {cfg.model_path}", *self.compared)
         if self.cfg.log_gradient_norms:
             self._gradients = GradientNorms(model)
         if self.cfg.compile:
@@ -263,6 +283,10 @@ class EcgTask(FairseqTask):
         if not self._updates_started:
             self.stop.install()
             self._updates_started = True
+
+    def end_epoch(self) -> bool:
+        """Return whether the run shall end after an epoch; tasks with a reason override this."""
+        return False
 
     def train_step(
         self,
@@ -402,28 +426,40 @@ class EcgTask(FairseqTask):
             "trained_on": {},
         }
 
-    def expect(self, contract: InputContract, of: str, keys: Sequence[str] = INPUT_KEYS) -> None:
+    def expect(
+        self,
+        contract: InputContract,
+        of: str,
+        keys: Sequence[str] = INPUT_KEYS,
+        ignored: Sequence[str] = (),
+    ) -> None:
         """Compare every dataset that is opened from now on with what a network expects.
 
         Args:
             contract: What it expects.
             of: Whose expectation it is, for the message.
-            keys: What of the contract is compared.
+            keys: What of the contract must be equal.
+            ignored: What of it may differ, with a remark.
         """
-        self._expected = contract, of, keys
+        self._expected = _Expectation(contract, of, keys, ignored)
 
     def _check_expectation(self, source: Source) -> None:
         if self._expected is None:
             return
-        expected, of, keys = self._expected
-        given = {**self._input_contract(), **self._contract_of(source)}
-        check(expected, InputContract.from_dict(given), of, keys)
+        expected, of = self._expected.contract, self._expected.of
+        given = InputContract.from_dict({**self._input_contract(), **self._contract_of(source)})
+        check(expected, given, of, self._expected.keys)
+        for key in differences(expected, given, self._expected.ignored):
+            self._pass_on(
+                f"{of} expects {key}: {getattr(expected, key)}, but gets {getattr(given, key)}; "
+                "task.contract_ignores lets it pass"
+            )
 
     def _contract_of(self, source: Source) -> Dict[str, Any]:
         """Return what of the contract depends on the recordings."""
         unit = self._unit(source.unit)
         return {
-            "rate_hz": source.rate_hz,
+            "rate_hz": self.input_rate(source),
             "present_leads": self.present_leads(source),
             "unit": unit,
             "standardize": standardization(self.cfg, unit),
@@ -447,8 +483,13 @@ class EcgTask(FairseqTask):
         fingerprints = torch.from_numpy(np.sort(source.fingerprints()).view(np.int64))
         pretraining = contract["trained_on"].get("pretraining")  # of a resumed run
         if self._expected is not None:
-            pretraining = dict(self._expected[0].trained_on)
-        contract["trained_on"] = {"corpus": source.corpus, "records": fingerprints}
+            pretraining = dict(self._expected.contract.trained_on)
+        names = torch.from_numpy(np.unique(name_prints(source.names)).view(np.int64))
+        contract["trained_on"] = {
+            "corpus": source.corpus,
+            "records": fingerprints,
+            "names": names,
+        }
         if pretraining:
             contract["trained_on"]["pretraining"] = pretraining
 

@@ -1,11 +1,13 @@
 """The keys that every task shares, and what is built of them."""
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II, MISSING, OmegaConf
 
+from fairseq_ecg._near_misses import did_you_mean
+from fairseq_ecg.contract import INPUT_KEYS
 from fairseq_ecg.data.collate import Padding
 from fairseq_ecg.data.signal import STANDARD_DEVIATIONS
 from fairseq_ecg.transforms.normalize import Standardize, StandardizeWindow
@@ -18,6 +20,8 @@ from fairseq_ecg.transforms.perturbation import (
 from fairseq_ecg.transforms.pipeline import Band
 
 STANDARDIZATIONS = ("none", "record", "person", "window", "window_lead")
+WINDOWINGS = ("consecutive", "balanced", "random", "last")
+PADDINGS = ("none", "end", "start", "centre")
 
 
 @dataclass
@@ -48,12 +52,13 @@ class EcgTaskConfig(config_of_perturbations(FairseqDataclass)):
             "help": "cut recordings into windows of this many seconds; null: keep them whole"
         },
     )
-    windowing: ChoiceEnum(["consecutive", "balanced", "random"]) = field(  # type: ignore[valid-type]
+    windowing: ChoiceEnum(WINDOWINGS) = field(  # type: ignore[valid-type]
         default="consecutive",
         metadata={
             "help": "where windows lie; consecutive: from the start, a remainder is dropped; "
             "balanced: one more if more than half a window would remain, else from the middle; "
-            "random: one per recording and epoch in training, eval_windows else"
+            "random: one per recording and epoch in training, eval_windows else; last: the last "
+            "one of each recording"
         },
     )
     eval_windows: int = field(
@@ -63,11 +68,11 @@ class EcgTaskConfig(config_of_perturbations(FairseqDataclass)):
             "and overlapping if they must; 1: the middle"
         },
     )
-    pad_segments: ChoiceEnum(["none", "end", "centre"]) = field(  # type: ignore[valid-type]
+    pad_segments: ChoiceEnum(PADDINGS) = field(  # type: ignore[valid-type]
         default="none",
         metadata={
-            "help": "pad what is shorter than a window with zeros to its length, at the end or at "
-            "both ends; none: only to the longest of its batch"
+            "help": "pad what is shorter than a window with zeros to its length, at the end, at "
+            "the start or at both ends (centre); none: only to the longest of its batch"
         },
     )
     enable_padding: bool = field(
@@ -98,7 +103,11 @@ class EcgTaskConfig(config_of_perturbations(FairseqDataclass)):
         },
     )
     normalize: bool = field(
-        default=False, metadata={"help": "scale each lead by the statistics of mean_path, std_path"}
+        default=False,
+        metadata={
+            "help": "scale each lead by the statistics of mean_path, std_path, or all of them by "
+            "mean_mv, std_mv"
+        },
     )
     mean_path: Optional[str] = field(
         default=None, metadata={"help": "text file with the mean of each of the 12 leads, in mV"}
@@ -106,6 +115,12 @@ class EcgTaskConfig(config_of_perturbations(FairseqDataclass)):
     std_path: Optional[str] = field(
         default=None,
         metadata={"help": "text file with the deviation of each of the 12 leads, in mV"},
+    )
+    mean_mv: Optional[float] = field(
+        default=None, metadata={"help": "mean of all leads, in mV, instead of mean_path"}
+    )
+    std_mv: Optional[float] = field(
+        default=None, metadata={"help": "deviation of all leads, in mV, instead of std_path"}
     )
     perturbation_mode: Any = field(
         default=None, metadata={"help": "list of perturbations of training segments, in this order"}
@@ -121,6 +136,13 @@ class EcgTaskConfig(config_of_perturbations(FairseqDataclass)):
         default=False, metadata={"help": "run forward passes in bfloat16 where that is safe"}
     )
     compile: bool = field(default=False, metadata={"help": "compile the model with torch.compile"})
+    contract_ignores: Any = field(
+        default=None,
+        metadata={
+            "help": "list of what a pretrained encoder expects of its input that the recordings "
+            "need not be, such as [rate_hz]; each difference is logged"
+        },
+    )
     log_gradient_norms: bool = field(
         default=False,
         metadata={"help": "log the norm of the gradient in each block of the encoder"},
@@ -200,7 +222,7 @@ def build_padding(cfg: EcgTaskConfig, window: Optional[int]) -> Optional[Padding
         window: Samples of a window.
     """
     where = word(cfg.pad_segments)
-    return None if where == "none" else Padding(window, centre=where == "centre")
+    return None if where == "none" else Padding(window, where)
 
 
 def build_band(cfg: EcgTaskConfig) -> Optional[Band]:
@@ -264,9 +286,43 @@ def build_standardize(cfg: EcgTaskConfig) -> Union[Standardize, StandardizeWindo
             f"task.normalize=true scales millivolts, but task.standardize={chosen} leaves none; "
             "give one of them"
         )
-    if not cfg.mean_path or not cfg.std_path:
-        raise ValueError("task.normalize=true needs task.mean_path and task.std_path")
-    return Standardize.from_files(cfg.mean_path, cfg.std_path)
+    files, numbers = (cfg.mean_path, cfg.std_path), (cfg.mean_mv, cfg.std_mv)
+    if any(files) and any(number is not None for number in numbers):
+        raise ValueError(
+            "task.mean_path and task.std_path give each lead statistics of its own, task.mean_mv "
+            "and task.std_mv one for all; leave one pair out"
+        )
+    if all(files):
+        return Standardize.from_files(*files)
+    if None in numbers:
+        raise ValueError(
+            "task.normalize=true needs task.mean_path and task.std_path, or task.mean_mv and "
+            "task.std_mv"
+        )
+    try:
+        return Standardize.from_numbers(*numbers)
+    except ValueError as error:
+        raise ValueError(f"task.mean_mv, task.std_mv: {error}") from None
+
+
+def compared_keys(cfg: EcgTaskConfig) -> Tuple[List[str], List[str]]:
+    """Divide what encoders expect of their input as ``task.contract_ignores`` says.
+
+    Returns:
+        What must be equal, and what may differ.
+
+    Raises:
+        ValueError: If something is named that is not compared; lists what is.
+    """
+    ignored = plain(cfg.contract_ignores) or []
+    ignored = [ignored] if isinstance(ignored, str) else list(ignored)
+    for key in ignored:
+        if key not in INPUT_KEYS:
+            raise ValueError(
+                f"task.contract_ignores names {key!r}, which is not compared"
+                f"{did_you_mean(str(key), INPUT_KEYS)} (there are: {', '.join(INPUT_KEYS)})"
+            )
+    return [key for key in INPUT_KEYS if key not in ignored], ignored
 
 
 def build_perturbations(cfg: EcgTaskConfig) -> List[Perturbation]:

@@ -14,8 +14,9 @@ from fairseq_ecg.data.label_arrays import read_label_array
 from fairseq_ecg.data.manifest import LABELS_FILE, Manifest, read_classes
 from fairseq_ecg.data.sources import Source
 from fairseq_ecg.data.wrappers import LabelledDataset
-from fairseq_ecg.tasks._base import EcgTask
+from fairseq_ecg.tasks._classifying import ClassifyingTask
 from fairseq_ecg.tasks._config import EcgTaskConfig, word
+from fairseq_ecg.tasks._training_accuracy import TrainingAccuracy
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,13 @@ class EcgClassificationConfig(EcgTaskConfig):
         default="segment",
         metadata={"help": "validate each segment, or the mean probability of each recording"},
     )
+    patience_train_accuracy: int = field(
+        default=0,
+        metadata={
+            "help": "end the run when the accuracy on the training data has not improved for this "
+            "many epochs; 0: not for that reason"
+        },
+    )
     path_dataset: bool = field(
         default=False,
         metadata={"help": "accepted for old presets; only false: build a store instead"},
@@ -46,7 +54,7 @@ class EcgClassificationConfig(EcgTaskConfig):
 
 
 @register_task("ecg_classification", dataclass=EcgClassificationConfig)
-class EcgClassificationTask(EcgTask):
+class EcgClassificationTask(ClassifyingTask):
     """Items are segments with the multi-hot ``label`` of their recording.
 
     Labels come from the manifest's third column with the names of ``labels.txt`` beside it, from
@@ -61,9 +69,9 @@ class EcgClassificationTask(EcgTask):
                     f"task.{key}=true is not supported: it belongs to question answering; build a "
                     "store with `fairseq-ecg manifest`, or choose leads with task.leads_to_load"
                 )
+        self.training_accuracy = TrainingAccuracy(cfg.patience_train_accuracy)
         self.label_names: Optional[List[str]] = _vocabulary(Path(cfg.data))
         self.label_array: Optional[np.ndarray] = None
-        self.single_label = False
         if cfg.label_file:
             self.label_array, names = read_label_array(cfg.label_file)
             self.label_names = self.label_names or names
@@ -90,12 +98,6 @@ class EcgClassificationTask(EcgTask):
                 f"a label set, with {LABELS_FILE} (there are: {', '.join(there) or 'none'})"
             )
 
-    def build_criterion(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
-        """Build the criterion and keep it: it computes the metrics of a validation."""
-        self.criterion = super().build_criterion(cfg, from_checkpoint)
-        self.single_label = getattr(self.criterion, "single_label", False)
-        return self.criterion
-
     def build_dataset(self, manifest: Manifest, source: Source, training: bool) -> BaseEcgDataset:
         """Return labelled segments.
 
@@ -109,11 +111,48 @@ class EcgClassificationTask(EcgTask):
             _check_single(labels, source.names)
         return LabelledDataset(self.segments(source, training), labels)
 
+    def build_criterion(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
+        """Build the criterion.
+
+        Raises:
+            ValueError: If ``task.patience_train_accuracy`` is given to one that answers with more
+                than one class.
+        """
+        criterion = super().build_criterion(cfg, from_checkpoint)
+        if self.training_accuracy.patience and not self.single_label:
+            raise ValueError(
+                f"task.patience_train_accuracy={self.training_accuracy.patience} counts right "
+                "answers, one for each item; take criterion ecg_cross_entropy, or "
+                "checkpoint.patience in its place"
+            )
+        return criterion
+
+    def reduce_metrics(self, logging_outputs: List[Dict[str, Any]], criterion: Any) -> None:
+        """Log what the criterion summed, and count right answers of the training."""
+        if criterion.training:
+            self.training_accuracy.add(logging_outputs)
+        super().reduce_metrics(logging_outputs, criterion)
+
+    def end_epoch(self) -> bool:
+        """Return whether the training accuracy has stopped growing."""
+        return self.training_accuracy.end_epoch()
+
+    def get_checkpoint_dict(self) -> Dict[str, Any]:
+        """Return the counters of early stopping, by validation and by training accuracy."""
+        states = super().get_checkpoint_dict()
+        states[type(self).__name__]["training_accuracy"] = self.training_accuracy.state()
+        return states
+
+    def set_checkpoint_dict(self, state: Dict[str, Any]) -> None:
+        """Take up the counters of a checkpoint."""
+        super().set_checkpoint_dict(state)
+        self.training_accuracy.restore(state.get("training_accuracy", {}))
+
     def epoch_metrics(self, scores: Dict[str, np.ndarray]) -> Dict[str, float]:
         """Return the criterion's metrics over all segments, or over all recordings."""
         if word(self.cfg.score_per) == "record":
             scores = average_per_record(scores)
-        return self.criterion.epoch_metrics(scores["probability"], scores["label"])
+        return super().epoch_metrics(scores)
 
     def _labels(self, manifest: Manifest, source: Source) -> np.ndarray:
         if manifest.classes is not None:

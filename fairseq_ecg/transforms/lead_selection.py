@@ -26,9 +26,14 @@ class SelectLeads:
     def __call__(self, signal: EcgSignal, rng: np.random.Generator) -> EcgSignal:
         """Return [len(rows), T] mV, or [12, T] mV with silent rows if ``pad``.
 
+        A signal of which only these leads were read is returned as it is.
+
         Raises:
-            ValueError: If the signal does not have the twelve standard leads in order.
+            ValueError: If the signal has neither these nor the twelve standard leads in order.
         """
+        chosen = tuple(STANDARD_LEADS[row] for row in self.rows)
+        if signal.leads == chosen and not self.pad:
+            return signal
         if signal.leads != STANDARD_LEADS:
             raise ValueError(
                 f"leads are chosen from the standard twelve, but here are {signal.leads}"
@@ -41,6 +46,6 @@ class SelectLeads:
         return EcgSignal(
             signal.values_mv[rows],
             signal.rate_hz,
-            tuple(STANDARD_LEADS[row] for row in rows),
+            chosen,
             None if signal.scale_mv is None else signal.scale_mv[rows],
         )

@@ -35,6 +35,21 @@ class Standardize:
             raise ValueError(f"{std_path}: standard deviations must be positive, got {std.min()}")
         return cls(mean, std)
 
+    @classmethod
+    def from_numbers(cls, mean_mv: float, std_mv: float) -> "Standardize":
+        """Scale all leads alike.
+
+        Raises:
+            ValueError: If a number is not finite, or the deviation is not positive.
+        """
+        if not (np.isfinite([mean_mv, std_mv]).all() and std_mv > 0):
+            raise ValueError(
+                f"mean and deviation must be finite, the deviation above 0 mV, but are {mean_mv:g} "
+                f"and {std_mv:g}"
+            )
+        shape = len(STANDARD_LEADS)
+        return cls(np.full(shape, mean_mv, np.float32), np.full(shape, std_mv, np.float32))
+
     def __call__(self, signal: EcgSignal, rng: np.random.Generator) -> EcgSignal:
         """Return a signal without unit, float32 [C, T]; statistics are matched by lead name."""
         rows = [STANDARD_LEADS.index(lead) for lead in signal.leads]

@@ -211,7 +211,8 @@ class TransformedForms:
         if (window == window[:, :1]).all():
             raise ValueError(
                 f"{name} is constant, so its forms cannot be told apart; leave such a recording "
-                "out of the manifest"
+                "out of the manifest (`fairseq-ecg manifest ... --flat-leads exclude` leaves out "
+                "those of which a whole lead is constant)"
             )
         if window.shape[1] < self.least_samples:
             raise ValueError(

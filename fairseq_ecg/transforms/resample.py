@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 
@@ -62,6 +63,57 @@ def resample(values: np.ndarray, rate_hz: float, target_hz: float) -> np.ndarray
     if resampled.shape[1] < n_samples:
         resampled = np.pad(resampled, ((0, 0), (0, n_samples - resampled.shape[1])), mode="edge")
     return np.ascontiguousarray(resampled[:, :n_samples], dtype=np.float32)
+
+
+def resample_piece(
+    read: Callable[[int, int], np.ndarray],
+    n_samples: int,
+    start: int,
+    length: int,
+    rate_hz: float,
+    target_hz: float,
+) -> np.ndarray:
+    """Resample a piece of a long recording, of which only the piece and its surroundings are read.
+
+    The surroundings are as long as the filter, so the piece is what `resample` makes of the whole
+    recording, from the place of sample `start` on, to 2e-4 of the signal's range. Nearer to the
+    recording's first sample than that, it is as if the recording began a little later, by less than
+    one period of both rates.
+
+    Args:
+        read: (first, stop) to the samples of the recording, float32 [C, stop - first].
+        n_samples: Length of the recording.
+        start: Sample of the recording with which the piece begins.
+        length: Samples of the piece at the rate wanted; `samples_before(length, ...)` samples of
+            the recording must be there from `start` on.
+        rate_hz: Rate of the recording.
+        target_hz: Rate wanted.
+
+    Returns:
+        float32 [C, length].
+
+    Raises:
+        ValueError: As `resample`.
+    """
+    if rate_hz == target_hz:
+        return read(start, start + length)
+    needed = samples_before(length, rate_hz, target_hz)
+    up, down = _ratio(rate_hz, target_hz)
+    reach = math.ceil(_ZERO_CROSSINGS * max(1.0, down / up))
+    periods = min(math.ceil(reach / down), start // down)
+    values = read(start - periods * down, min(start + needed + reach, n_samples))
+    return resample(values, rate_hz, target_hz)[:, periods * up : periods * up + length]
+
+
+def samples_before(n_samples: int, rate_hz: float, target_hz: float) -> int:
+    """Return how many samples at a rate it takes to have `n_samples` at another.
+
+    Args:
+        n_samples: Samples wanted.
+        rate_hz: Rate before resampling.
+        target_hz: Rate wanted.
+    """
+    return math.ceil(Fraction(n_samples) * Fraction(rate_hz) / Fraction(target_hz))
 
 
 def resample_linear(values: np.ndarray, rate_hz: float, target_hz: float) -> np.ndarray:

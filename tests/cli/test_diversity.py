@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from fairseq_ecg.cli.diversity import compare_models
-from fairseq_ecg.cli.evaluate import read_evaluation, write_evaluation
 from fairseq_ecg.cli.main import main
 from fairseq_ecg.evaluation import Evaluation
+from fairseq_ecg.evaluation_files import read_evaluation, write_evaluation
 from fairseq_ecg.metrics.diversity import Model, describe_arm, sign_test
 from fairseq_ecg.metrics.thresholds import search_beta
 
@@ -170,7 +170,7 @@ def test_models_of_other_recordings_are_refused(arms, tmp_path):
     predictions(tmp_path / "scratch_2", "test", 7, n_records=41)
     with pytest.raises(ValueError, match=r"other recordings \(41 and 40\); .*on one split"):
         compare_models(arms)
-    with pytest.raises(ValueError, match="the arm a has 1 models; .*two or more"):
+    with pytest.raises(ValueError, match="the arm a has one model; .*two or more"):
         compare_models({"a": arms["scratch"][:1]})
     with pytest.raises(ValueError, match="has the recordings that are to be decided"):
         compare_models({"a": arms["pretrained"]}, valid=".")

@@ -13,6 +13,17 @@ def test_the_command_writes_segments(tmp_path, capsys):
         "code_15_13.mat",
     ]
     assert len(list((dest / "segmented").iterdir())) == 6
+    assert not (dest / "manifests").exists()
+
+
+def test_the_command_divides_the_patients(tmp_path, capsys):
+    root = write_code_15(tmp_path / "in", exams=[11, 12, 21, 31])
+    words = ["preprocess", "code-15", str(root), "--dest", str(tmp_path / "out"), "--workers", "1"]
+    words += ["--segment-seconds", "1", "--splits", "--valid-fraction", "0", "--seed", "1"]
+    assert main([*words, "--test-fraction", "0.4"]) == 0
+    assert "exams by split: train " in capsys.readouterr().out
+    manifests = tmp_path / "out" / "manifests"
+    assert sorted(path.name for path in manifests.iterdir()) == ["test.tsv", "train.tsv"]
 
 
 def test_segments_without_a_sample_are_refused(tmp_path, capsys):

@@ -219,9 +219,11 @@ def test_training_crops_move_with_the_epoch():
     assert len(starts) > 5
 
 
-@pytest.mark.parametrize(("centre", "before"), [(False, [0, 0, 0]), (True, [1, 0, 2])])
-def test_items_are_padded_to_one_length_behind_or_at_both_ends(centre, before):
-    dataset = make([7, 10, 5], padding=Padding(10, centre))
+@pytest.mark.parametrize(
+    ("where", "before"), [("end", [0, 0, 0]), ("centre", [1, 0, 2]), ("start", [3, 0, 5])]
+)
+def test_items_are_padded_to_one_length_behind_before_or_at_both_ends(where, before):
+    dataset = make([7, 10, 5], padding=Padding(10, where))
     assert dataset.sizes.tolist() == [10, 10, 10]
     net_input = whole_batch(dataset)["net_input"]
     for row, (n, first) in enumerate(zip([7, 10, 5], before, strict=True)):
@@ -234,7 +236,7 @@ def test_items_are_padded_to_one_length_behind_or_at_both_ends(centre, before):
 
 
 def test_items_of_the_length_they_are_padded_to_have_no_mask_and_are_not_copied():
-    dataset = make([10, 10], padding=Padding(10, centre=True))
+    dataset = make([10, 10], padding=Padding(10, "centre"))
     items = dataset.__getitems__([0, 1])
     net_input = dataset.collater(items)["net_input"]
     assert "padding_mask" not in net_input
@@ -311,9 +313,9 @@ def test_masks_are_part_of_the_input_and_the_samples_are_all_there():
     assert "lead_mask" not in whole_batch(masked([20] * 3))["net_input"]
 
 
-@pytest.mark.parametrize("centre", [False, True])
-def test_no_block_is_hidden_that_is_padding_from_end_to_end(centre):
-    dataset = masked([9, 20, 4], padding=Padding(20, centre))
+@pytest.mark.parametrize("where", ["end", "centre", "start"])
+def test_no_block_is_hidden_that_is_padding_from_end_to_end(where):
+    dataset = masked([9, 20, 4], padding=Padding(20, where))
     net_input = whole_batch(dataset)["net_input"]
     padded_blocks = net_input["padding_mask"].view(3, 10, 2).all(2)
     assert net_input["mask"].shape == (3, 12, 10)

@@ -75,6 +75,41 @@ def test_every_format_agrees_with_what_was_stored_and_with_wfdb(tmp_path, code, 
     assert np.isnan(signal.values_mv).sum() == raw.invalid.sum()
 
 
+@pytest.mark.parametrize("n_leads", [1, 2, 3])
+@pytest.mark.parametrize("code", LIMITS)
+def test_every_format_can_be_read_from_the_middle(tmp_path, code, n_leads):
+    values = random_values(code, 23, n_leads)
+    (tmp_path / "r.dat").write_bytes(b"head" + encode(values, code) + b"tail")
+    leads = "".join(f"r.dat {code}+4 3.7(-2)/mV 0 0 0 0 0 L{i}\n" for i in range(n_leads))
+    (tmp_path / "r.hea").write_text(f"r {n_leads} 100 23\n{leads}")
+    whole = read_raw(tmp_path / "r")
+    for start, stop in itertools.combinations(range(24), 2):
+        part = read_raw(tmp_path / "r", whole.header, start, stop)
+        np.testing.assert_array_equal(part.adu, whole.adu[:, start:stop])
+        invalid = whole.invalid[:, start:stop]
+        np.testing.assert_array_equal(invalid, False if part.invalid is None else part.invalid)
+
+
+def test_part_of_several_files_and_of_rarer_formats(tmp_path):
+    values = {"a.dat": random_values("16", 20, 1), "b.dat": random_values("212", 20, 2)}
+    (tmp_path / "a.dat").write_bytes(encode(values["a.dat"], "16"))
+    (tmp_path / "b.dat").write_bytes(encode(values["b.dat"], "212"))
+    (tmp_path / "r.hea").write_text("r 3 100 20\na.dat 16\nb.dat 212\nb.dat 212\n")
+    (tmp_path / "skewed.hea").write_text("skewed 2 100 18\nb.dat 212:1\nb.dat 212\n")
+    for name, n_samples in (("r", 20), ("skewed", 18)):
+        whole = read_raw(tmp_path / name).adu
+        part = read_raw(tmp_path / name, None, 5, n_samples)
+        np.testing.assert_array_equal(part.adu, whole[:, 5:])
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 11), (-1, 5), (5, 5), (7, 3), (10, None)])
+def test_a_part_that_is_not_there_is_refused(tmp_path, start, stop):
+    (tmp_path / "r.dat").write_bytes(np.arange(10, dtype="<i2").tobytes())
+    (tmp_path / "r.hea").write_text("r 1 100 10\nr.dat 16\n")
+    with pytest.raises(RecordError, match="has samples 0 to 10, not"):
+        read_raw(tmp_path / "r", None, start, stop)
+
+
 def test_a_record_without_invalid_samples_has_no_mask(tmp_path):
     (tmp_path / "r.dat").write_bytes(np.arange(10, dtype="<i2").tobytes())
     (tmp_path / "r.hea").write_text("r 1 100 10\nr.dat 16\n")

@@ -1,4 +1,4 @@
-"""Which pieces of recordings are items: consecutive, balanced, random and evenly spread windows."""
+"""Which pieces of recordings are items: consecutive, balanced, random, spread and last windows."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import pytest
 from fairseq_ecg.data.windows import (
     balanced_windows,
     cut_windows,
+    last_windows,
     random_windows,
     spread_windows,
 )
@@ -25,7 +26,9 @@ def test_windows_cover_whole_recordings_and_keep_short_ones():
     assert windows.length.tolist() == [10, 10, 10, 7, 10, 10, 10]
 
 
-@pytest.mark.parametrize("cut", [cut_windows, balanced_windows, random_windows, spread_windows])
+@pytest.mark.parametrize(
+    "cut", [cut_windows, balanced_windows, random_windows, spread_windows, last_windows]
+)
 def test_a_window_without_samples_is_refused(cut):
     with pytest.raises(ValueError, match="at least one sample, got 0"):
         cut(np.array([10]), 0)
@@ -34,6 +37,12 @@ def test_a_window_without_samples_is_refused(cut):
 @pytest.mark.parametrize("cut", [cut_windows, spread_windows])
 def test_without_a_window_recordings_stay_whole(cut):
     assert pieces(cut(np.array([50, 7]))) == [(0, 0, 50), (1, 0, 7)]
+
+
+def test_the_last_window_ends_with_the_recording_and_short_ones_are_whole():
+    windows = last_windows(np.array([25, 10, 7, 11]), 10)
+    assert pieces(windows) == [(0, 15, 10), (1, 0, 10), (2, 0, 7), (3, 1, 10)]
+    assert windows.slack is None
 
 
 # --- balanced -------------------------------------------------------------------------------------

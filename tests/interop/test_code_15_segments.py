@@ -1,14 +1,20 @@
 """Published output of fairseq-signals' preprocessing, met to the last bit."""
 
+import json
+
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
 
+from fairseq_ecg.corpora._base import CorpusError
 from fairseq_ecg.corpora._build import build_manifest
 from fairseq_ecg.data.ledger import read_ledger
+from fairseq_ecg.data.manifest import read_manifest
 from fairseq_ecg.data.store import Store
 from fairseq_ecg.interop.code_15_segments import PreprocessError, preprocess_code_15
+from fairseq_ecg.interop.pack import pack
 from tests.corpora.test_code_15 import write_code_15
 
 
@@ -18,6 +24,10 @@ def both(shared, tmp_path_factory):
     dest = tmp_path_factory.mktemp("segments")
     preprocess_code_15(shared / "data" / "code-15", dest)
     return dest, shared / "data" / "code-15-reference-output"
+
+
+def names_of(folder, split):
+    return read_manifest(folder / f"{split}.tsv").recordings()[0]
 
 
 def content(path):
@@ -70,6 +80,48 @@ def test_a_store_with_the_same_preprocessing_holds_the_same_segments(both, share
         np.testing.assert_array_equal(found, expected, err_msg=path)
 
 
+def test_splits_are_those_of_a_store_with_the_same_values(shared, tmp_path):
+    root = shared / "data" / "code-15"
+    values = {"valid_fraction": 0.3, "test_fraction": 0.2, "seed": 3}
+    report = preprocess_code_15(root, tmp_path / "files", splits=True, **values)
+    build_manifest("code-15", root, tmp_path / "store", corpus_options=values)
+    meta = pd.read_csv(tmp_path / "files" / "meta_split.csv")
+    assert list(meta.columns) == ["idx", "save_file", "split", "patient_id"]
+    for split, count in report.splits.items():
+        exams = meta.loc[meta["split"] == split, "save_file"]
+        assert len(exams) == count > 0
+        assert {f"code_15_{name}.mat" for name in names_of(tmp_path / "store", split)} == set(exams)
+        segments = names_of(tmp_path / "files" / "manifests", split)
+        assert {name.rsplit("_", 1)[0] + ".mat" for name in segments} == set(exams)
+    table = pd.read_csv(tmp_path / "files" / "segmented_split.csv")
+    assert list(table.columns) == [*meta.columns, "path", "sample_size"]
+    assert len(table) == 14
+
+
+def test_exams_with_a_constant_lead_are_in_no_split_and_a_patient_in_one(tmp_path):
+    root = write_code_15(tmp_path / "in", exams=[11, 12, 21, 31, 41])
+    with h5py.File(root / "exams_part0.hdf5", "r+") as file:
+        row = file["exam_id"][:].tolist().index(12)
+        file["tracings"][row, 300:1500, 4] = 1.0
+    report = preprocess_code_15(root, tmp_path / "out", splits=True, segment_s=1)
+    assert report.splits == {"train": 2, "valid": 1, "test": 1}
+    meta = pd.read_csv(tmp_path / "out" / "meta_split.csv")
+    assert meta["save_file"].tolist() == [f"code_15_{exam}.mat" for exam in (11, 21, 31, 41)]
+    definition = pd.read_csv(tmp_path / "out" / "labels" / "label_def.csv").set_index("name")
+    assert definition.loc["is_male", "pos_count_train"] == 2
+    assert definition.loc["is_male", "pos_weight_train"] == 0
+    assert definition.loc["AF", "pos_weight_valid"] == np.inf
+    assert definition.loc["RBBB", "pos_count_all"] == 5
+    weights = json.loads((tmp_path / "out" / "labels" / "pos_weight.txt").read_text())
+    assert weights == [0, 1, 0, 1, 1, 1, 1, 1]  # all are men with RBBB
+    packed = pack(tmp_path / "out", tmp_path / "packed").store  # by segmented_split.csv
+    assert len(packed) == 12
+    assert len({*packed.patients}) == 4
+    folder = preprocess_code_15(root, tmp_path / "out", splits=True, segment_s=1, test_fraction=0)
+    assert folder.splits["test"] == 0
+    assert not (tmp_path / "out" / "manifests" / "test.tsv").exists()
+
+
 def test_exams_without_a_tracing_are_in_the_ledger_and_keep_their_number(tmp_path):
     root = write_code_15(tmp_path / "in", exams=[11, 12, 13], missing=[12])
     report = preprocess_code_15(root, tmp_path / "out", workers=1)
@@ -94,3 +146,9 @@ def test_a_column_that_is_missing_or_wrong_is_named(tmp_path):
         preprocess_code_15(root, tmp_path / "out")
     with pytest.raises(PreprocessError, match="no exams.csv"):
         preprocess_code_15(tmp_path, tmp_path / "out")
+    exams.write_text(text.replace("patient_id", "patient"))
+    with pytest.raises(PreprocessError, match=r"exams\.csv has no column 'patient_id'"):
+        preprocess_code_15(root, tmp_path / "out", splits=True)
+    exams.write_text(text)
+    with pytest.raises(CorpusError, match="must not be negative"):
+        preprocess_code_15(root, tmp_path / "out", splits=True, valid_fraction=-1)

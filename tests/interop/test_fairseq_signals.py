@@ -251,7 +251,10 @@ def test_the_epsilon_of_2022_reaches_a_network_that_is_fine_tuned_from_it(tmp_pa
     ("keys", "what", "name"),
     [
         (("proj.pooler.query_tokens", "proj.linear.weight"), "attentive pooling", "ecg_transformer_classifier"),
+        (("proj.pooler.query_tokens", "proj.linear.weight"), "attentive pooling", "ecg_transformer_attn_classifier"),
+        (("proj.weight",), "attentive pooling", "ecg_transformer_attn_classifier"),
         (("aux_proj.0.weight", "proj.weight"), "age and sex", "ecg_transformer_aux_classifier"),
+        (("proj.weight",), "age and sex", "ecg_transformer_aux_classifier"),  # raw, without a layer
     ],
 )  # fmt: skip
 def test_a_head_that_is_not_known_is_refused_and_its_encoder_can_be_used(

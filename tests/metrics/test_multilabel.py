@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from fairseq_ecg.metrics.counts import counts_per_class
 from fairseq_ecg.metrics.multilabel import (
+    accuracy,
     accuracy_exact,
     auroc,
     auroc_per_class,
@@ -99,6 +100,7 @@ def test_nothing_to_average_is_nan_without_a_warning():
         assert np.isnan(auroc(np.zeros((4, 2)), np.zeros((4, 2))))
         assert np.isnan(auroc_per_class(np.zeros((0, 3)), np.zeros((0, 3)))).all()
         assert np.isnan(f_measure(np.zeros((4, 2)), np.zeros((4, 2))))
+        assert np.isnan(accuracy(np.zeros((0, 2)), np.zeros((0, 2))))
         assert np.isnan(accuracy_exact(np.zeros((0, 2)), np.zeros((0, 2))))
 
 
@@ -171,6 +173,8 @@ def test_decision_scores_equal_loops_over_the_formulas(n_records, n_classes):
     assert f_measure(labels, decisions) == pytest.approx(np.mean(plain), abs=1e-12)
     expected = pytest.approx((np.mean(f_values), np.mean(g_values)), abs=1e-12)
     assert f_beta_g_beta(labels, decisions) == expected
+    each = [labels[n, k] == decisions[n, k] for n in range(n_records) for k in range(n_classes)]
+    assert accuracy(labels, decisions) == pytest.approx(np.mean(each), abs=1e-12)
     rows = [all(labels[n] == decisions[n]) for n in range(n_records)]
     assert accuracy_exact(labels, decisions) == pytest.approx(np.mean(rows), abs=1e-12)
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
 
 from fairseq_ecg.metrics.cinc2021 import challenge_score
 from fairseq_ecg.metrics.multilabel import f_beta_g_beta
@@ -72,6 +72,16 @@ def test_f_beta_gives_a_recording_without_a_decision_its_most_likely_class(score
     decisions[silent, probability[silent].argmax(axis=1)] = True
     assert (values["f_beta"], values["g_beta"]) == f_beta_g_beta(labels, decisions)
     assert values["f_max"] == f_max(probability, labels)
+
+
+def test_accuracy_is_of_decisions_and_of_whole_recordings(scores):
+    probability, labels = scores
+    values = Summary(0.4, accuracy=True)(probability, labels)
+    decisions = probability > 0.4
+    assert list(values) == Summary(accuracy=True).names
+    assert values["accuracy"] == pytest.approx(accuracy_score(labels.ravel(), decisions.ravel()))
+    assert values["em_accuracy"] == pytest.approx(accuracy_score(labels, decisions))
+    assert values["em_accuracy"] < values["accuracy"] < 1
 
 
 def test_a_number_without_meaning_is_nan_not_zero():

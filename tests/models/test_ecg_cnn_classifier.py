@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from fairseq_ecg.checkpoint import load_pretrained
 from fairseq_ecg.contract import ContractError
 from tests.models.test_nejedly2021resnet import build as build_any
-from tests.models.test_nejedly2021resnet import save
+from tests.tiny import save_checkpoint
 
 ENCODER, NAME = "ecg_transform_cnn", "ecg_cnn_classifier"
 SMALL = {"widths": [4, 6, 8], "kernels": [8, 5, 4]}
@@ -24,7 +24,9 @@ def build(task=None, **cfg):
 def pretrained(tmp_path, **cfg):
     encoder = build_any(ENCODER, **SMALL, **cfg).eval()
     cfg = {"_name": ENCODER, **SMALL, **cfg}
-    return encoder, save(tmp_path / "encoder.pt", cfg, encoder, leads=["II"], rate_hz=256.0)
+    return encoder, save_checkpoint(
+        tmp_path / "encoder.pt", cfg, encoder, leads=["II"], rate_hz=256.0
+    )
 
 
 def test_the_head_has_the_published_layers():
@@ -76,7 +78,7 @@ def test_a_checkpoint_opens_by_itself(lead_mode, tmp_path):
     asked = {"_name": NAME, "num_labels": 3, "model_path": path, "lead_mode": lead_mode}
     root = OmegaConf.create({"model": {**asked, "hidden": [10]}})
     model = build_model(root.model, TWELVE).eval()
-    tuned = save(tmp_path / "tuned.pt", OmegaConf.to_container(root.model), model)
+    tuned = save_checkpoint(tmp_path / "tuned.pt", OmegaConf.to_container(root.model), model)
     (tmp_path / "encoder.pt").unlink()
     opened, _ = load_pretrained(tuned)
     source = torch.randn(2, 12, 60)
@@ -87,7 +89,7 @@ def test_what_does_not_fit_is_refused_with_the_way_out(tmp_path):
     _, path = pretrained(tmp_path)
     with pytest.raises(ContractError, match="takes 1 leads, but the task gives 12"):
         build(TWELVE, model_path=path)
-    joint = save(
+    joint = save_checkpoint(
         tmp_path / "joint.pt",
         {"_name": ENCODER, **SMALL, "in_d": 12},
         build_any(ENCODER, **SMALL, in_d=12),

@@ -7,7 +7,7 @@ import torch
 from fairseq_ecg.checkpoint import CheckpointError, load_pretrained
 from fairseq_ecg.models.ecg_transform_cnn import EcgTransformCnn
 from tests.models.test_nejedly2021resnet import build as build_any
-from tests.models.test_nejedly2021resnet import save
+from tests.tiny import save_checkpoint
 
 NAME = "ecg_transform_cnn"
 SMALL = {"widths": [4, 6, 8], "kernels": [8, 5, 4], "head_hidden": [8]}
@@ -295,7 +295,7 @@ def test_recordings_with_other_leads_are_refused():
 def test_a_checkpoint_opens_by_itself_and_its_sizes_are_those_of_the_tensors(cfg, tmp_path):
     cfg = {**SMALL, **cfg}
     model = build(**cfg).eval()
-    path = save(tmp_path / "model.pt", {"_name": NAME, **cfg}, model)
+    path = save_checkpoint(tmp_path / "model.pt", {"_name": NAME, **cfg}, model)
     opened, _ = load_pretrained(path)
     source = torch.randn(2, model.in_d, 50)
     assert torch.equal(opened(source)["logits"], model(source)["logits"])

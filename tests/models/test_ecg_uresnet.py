@@ -13,7 +13,7 @@ from fairseq_ecg.models.ecg_uresnet import TwoLaneBlock, down_block, up_block
 from fairseq_ecg.resources import examples_dir
 from tests.by_heart import error_learned, recordings
 from tests.models.test_nejedly2021resnet import build as build_any
-from tests.models.test_nejedly2021resnet import save, shaken
+from tests.tiny import save_checkpoint, shaken
 
 NAME = "ecg_uresnet"
 SMALL = {"filters": [6, 4, 8], "kernel_size": 5}  # two blocks: a frame is 16 samples
@@ -249,7 +249,7 @@ def test_what_cannot_be_built_is_refused(cfg, message):
 def test_a_checkpoint_opens_by_itself_whatever_its_configuration_says_of_sizes(cfg, tmp_path):
     model = build(**SMALL, **cfg).eval()
     said = {key: value for key, value in cfg.items() if key == "out_act"}
-    opened, _ = load_pretrained(save(tmp_path / "a.pt", {"_name": NAME, **said}, model))
+    opened, _ = load_pretrained(save_checkpoint(tmp_path / "a.pt", {"_name": NAME, **said}, model))
     source = torch.randn(2, model.in_d, 64)
     assert torch.equal(opened.embed(source), model.embed(source))
     assert opened.has_decoder == model.has_decoder

@@ -11,7 +11,7 @@ from fairseq_ecg.models.ecg_uresnet_classifier import (
     EcgUresnetClassifierConfig,
 )
 from tests.models.test_nejedly2021resnet import build as build_any
-from tests.models.test_nejedly2021resnet import save
+from tests.tiny import save_checkpoint
 
 PRETRAINED, NAME = "ecg_uresnet", "ecg_uresnet_classifier"
 SMALL = {"filters": [6, 4, 8], "kernel_size": 5}
@@ -25,7 +25,9 @@ def build(**cfg):
 
 def pretrained(folder, **cfg):
     model = build_any(PRETRAINED, **SMALL, **cfg).eval()
-    return save(folder / "pretrained.pt", {"_name": PRETRAINED, **SMALL, **cfg}, model), model
+    return save_checkpoint(
+        folder / "pretrained.pt", {"_name": PRETRAINED, **SMALL, **cfg}, model
+    ), model
 
 
 @pytest.mark.parametrize(("num_labels", "parameters"), [(9, 6_826_153), (71, 7_143_655)])
@@ -119,7 +121,7 @@ def test_the_bottleneck_can_be_kept(tmp_path):
     x, _ = model.bottleneck(*(encoded[k].transpose(1, 2) for k in ("features", "sums")))
     assert torch.equal(tuned.encode(SOURCE)["features"], x.transpose(1, 2))
 
-    tuned_path = save(tmp_path / "tuned.pt", dict(root.model), tuned)
+    tuned_path = save_checkpoint(tmp_path / "tuned.pt", dict(root.model), tuned)
     opened, _ = load_pretrained(tuned_path)
     assert torch.equal(opened(SOURCE)["out"], tuned(SOURCE)["out"])
     again = build(model_path=tuned_path, keep_bottleneck=True).eval()
@@ -145,6 +147,6 @@ def test_a_bottleneck_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="model.keep_bottleneck is true, but .*bottleneck"):
         build(model_path=path, keep_bottleneck=True)
     other = build_any("se_wrn", num_filters="[4, 8]", num_blocks=1, ratio=4)
-    path = save(tmp_path / "other.pt", {"_name": "se_wrn"}, other)
+    path = save_checkpoint(tmp_path / "other.pt", {"_name": "se_wrn"}, other)
     with pytest.raises(ValueError, match="model.keep_bottleneck needs .* not of SeWrn"):
         build(model_path=path, keep_bottleneck=True)

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 import fairseq_ecg
 from fairseq_ecg.models._encoder import EcgEncoder, registered_name
 from fairseq_ecg.models._finetuning import FinetunedModel
-from tests.tiny import TINY_MAE, TINY_TRANSFORMER
+from tests.tiny import TINY_MAE, TINY_RESNET, TINY_SPECTROGRAM, TINY_TRANSFORMER
 
 MASKED = {"apply_mask": True, "mask_prob": 0.65, "mask_length": 2, "final_dim": 8}
 SIZES = {
@@ -23,6 +23,9 @@ SIZES = {
     "ecg_uresnet": {"filters": [4, 6, 8], "kernel_size": 3},
     "ecg_mae": TINY_MAE,
     "ecg_transform_cnn": {"in_d": 12, "widths": [4, 6, 8], "kernels": [8, 4, 3]},
+    "ecg_resnet1d": TINY_RESNET,
+    "ecg_resnet2d": {**TINY_RESNET, **TINY_SPECTROGRAM},
+    "ecg_resnet_cpc": {**TINY_RESNET, "context_layers": 1, "context_heads": 2},
 }
 # Heads that are made for one length.
 OPTIONS = {"ecg_uresnet_classifier": {"n_samples": 96}}

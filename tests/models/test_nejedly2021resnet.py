@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from fairseq_ecg.checkpoint import load_pretrained
 from fairseq_ecg.models.nejedly2021resnet import leads_present
+from tests.tiny import save_checkpoint, shaken
 
 ENCODER = "nejedly2021resnet"
 NAME = "nejedly2021resnet_classifier"
@@ -24,22 +25,6 @@ def build(name=NAME, task=None, **cfg):
     torch.manual_seed(0)
     model = build_model(OmegaConf.create({"_name": name, **cfg}), task)
     return model if cfg.get("model_path") else shaken(model)
-
-
-def shaken(model):
-    """Give batch norms statistics that a trained network could have."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d):
-            module.running_mean.normal_(std=0.3)
-            module.running_var.uniform_(0.5, 2)
-            nn.init.normal_(module.bias, std=0.3)
-    return model
-
-
-def save(path, model_cfg, model, **contract):
-    content = {"cfg": {"task": {}, "model": model_cfg}, "model": model.state_dict()}
-    torch.save({**content, "task_state": {"input_contract": contract}}, path)
-    return str(path)
 
 
 # --- sizes --------------------------------------------------------------------------------------
@@ -214,7 +199,9 @@ def test_the_encoder_gets_no_gradient_until_it_is_released():
 def test_a_checkpoint_opens_by_itself_whatever_its_configuration_says_of_sizes(tmp_path):
     model = build(num_labels=5, **SMALL, **BOTH, in_d=3, conv_bias=True).eval()
     model_cfg = {"_name": NAME, "model_path": "/gone.pt", "stride": 2}
-    opened, contract = load_pretrained(save(tmp_path / "a.pt", model_cfg, model, labels=["x"] * 5))
+    opened, contract = load_pretrained(
+        save_checkpoint(tmp_path / "a.pt", model_cfg, model, labels=["x"] * 5)
+    )
     source = torch.randn(2, 3, 64)
     assert torch.equal(opened(source)["out"], model(source)["out"])
     assert contract["labels"] == ["x"] * 5
@@ -222,13 +209,13 @@ def test_a_checkpoint_opens_by_itself_whatever_its_configuration_says_of_sizes(t
 
 def test_the_encoder_of_a_checkpoint_is_taken_over_and_noted(tmp_path, caplog):
     first = build(ENCODER, **SMALL, stride=3).eval()
-    path = save(tmp_path / "first.pt", {"_name": ENCODER, **SMALL, "stride": 3}, first)
+    path = save_checkpoint(tmp_path / "first.pt", {"_name": ENCODER, **SMALL, "stride": 3}, first)
     root = OmegaConf.create({"model": {"_name": NAME, "model_path": path, "indicate_leads": True}})
     tuned = build_model(root.model, SimpleNamespace(num_labels=4)).eval()
     source = torch.randn(2, 12, 64)
     assert torch.equal(tuned.embed(source), first.embed(source))
     assert tuned.pretrained_contract is not None
-    tuned_path = save(tmp_path / "tuned.pt", OmegaConf.to_container(root.model), tuned)
+    tuned_path = save_checkpoint(tmp_path / "tuned.pt", OmegaConf.to_container(root.model), tuned)
 
     again = build(model_path=tuned_path, num_labels=2).eval()
     assert torch.equal(again.embed(source), first.embed(source))

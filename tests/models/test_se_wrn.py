@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from fairseq_ecg.checkpoint import load_pretrained
 from tests.models.test_nejedly2021resnet import build as build_any
-from tests.models.test_nejedly2021resnet import save
+from tests.tiny import save_checkpoint
 
 NAME = "se_wrn_classifier"
 SMALL = {"num_blocks": 2, "num_filters": "[6, 4, 8]", "kernel_size": 5, "ratio": 2}
@@ -106,7 +106,7 @@ def test_what_cannot_be_built_is_refused(cfg, message):
 @pytest.mark.parametrize("widening", [1, 2])
 def test_a_checkpoint_opens_by_itself_and_its_encoder_is_taken_over(tmp_path, widening):
     model = build(num_labels=5, **SMALL, in_d=2, conv_bias=True, widening_factor=widening).eval()
-    path = save(tmp_path / "a.pt", {"_name": NAME, "widening_factor": widening}, model)
+    path = save_checkpoint(tmp_path / "a.pt", {"_name": NAME, "widening_factor": widening}, model)
     source = torch.randn(2, 2, 64)
     opened, _ = load_pretrained(path)
     assert torch.equal(opened(source)["out"], model(source)["out"])

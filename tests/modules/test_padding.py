@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fairseq_ecg.modules.conv_features import ConvFeatures
-from fairseq_ecg.modules.padding import frame_padding
+from fairseq_ecg.modules.padding import frame_padding, of_time, padded_frames
 
 STACK = ConvFeatures([(4, 2, 2)] * 4, in_channels=12)
 
@@ -47,3 +47,16 @@ def test_padding_in_front_of_a_recording_is_refused():
 def test_a_mask_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"expected as \[B, T\]"):
         frame_padding(torch.zeros(5, dtype=torch.bool), 156, STACK.output_length)
+
+
+@pytest.mark.parametrize(("n_samples", "n_frames"), [(96, 3), (100, 4), (90, 3), (100, 3), (7, 1)])
+def test_a_frame_of_padding_only_is_padded_wherever_it_stands(n_samples, n_frames):
+    padding = torch.rand(5, n_samples) > 0.05
+    padding[0] = True
+    found = padded_frames(padding, n_frames, 32)
+    for row in range(5):
+        parts = [padding[row, 32 * i : 32 * (i + 1)] for i in range(n_frames)]
+        assert found[row].tolist() == [bool(part.all()) for part in parts]
+    for_each_lead = padding[:, None].expand(-1, 12, -1)
+    assert torch.equal(of_time(for_each_lead), padding)
+    assert torch.equal(padded_frames(for_each_lead, n_frames, 32), found)

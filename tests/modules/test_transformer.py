@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from fairseq_ecg.modules.transformer import (
     DropPath,
@@ -38,14 +39,27 @@ def test_attention_equals_torchs_with_the_same_weights(padded):
     assert torch.allclose(ours.weights(x, attended), weights, atol=1e-6)
 
 
+def test_scores_may_be_divided_by_the_root_of_the_width():
+    """As if the queries were divided by the root of the number of heads."""
+    by_width, usual = SelfAttention(16, 4, 0.0, scale_by_width=True), SelfAttention(16, 4, 0.0)
+    usual.load_state_dict(by_width.state_dict())
+    with torch.no_grad():
+        for parameter in usual.q_proj.parameters():
+            parameter /= 2
+    x = torch.randn(3, 9, 16)
+    torch.testing.assert_close(by_width(x), usual(x))
+    torch.testing.assert_close(by_width.weights(x), usual.weights(x))
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
 @pytest.mark.parametrize("pre_norm", [False, True])
-def test_the_encoder_equals_torchs_layers_with_the_same_weights(pre_norm):
-    encoder = _encoder(pre_norm=pre_norm).eval()
+def test_the_encoder_equals_torchs_layers_with_the_same_weights(pre_norm, activation):
+    encoder = _encoder(pre_norm=pre_norm, activation=getattr(functional, activation)).eval()
     x = torch.randn(3, 9, 16)
     expected = x if pre_norm else encoder.layer_norm(x)
     for layer in encoder.layers:
         torchs = nn.TransformerEncoderLayer(
-            16, 4, 24, 0.0, "gelu", batch_first=True, norm_first=pre_norm
+            16, 4, 24, 0.0, activation, batch_first=True, norm_first=pre_norm
         )
         attention = layer.self_attn
         with torch.no_grad():

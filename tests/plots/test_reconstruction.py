@@ -105,6 +105,24 @@ def test_texts_stand_apart_and_inside_the_picture(seconds):
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
 
 
+@pytest.mark.parametrize(
+    ("start_s", "samples", "expected"),
+    [
+        (0.0, 250, {"0 s": 0.0, "1": 25.0, "2": 50.0}),
+        (2.5, 200, {"3 s": 12.5, "4": 37.5}),
+        (7.0, 100, {"7 s": 0.0, "8": 25.0}),
+        (2.2, 50, {"2.2 s": 0.0}),
+    ],
+)
+def test_seconds_are_those_of_the_recording(start_s, samples, expected):
+    original = signal(n=300)
+    part = EcgSignal(original.values_mv[:, :samples], 100.0, original.leads)
+    hidden = hidden_of(part, (0, 20))
+    (axes,) = draw_reconstruction(part, part.values_mv, hidden, start_s=start_s).axes
+    texts = {t.get_text(): t.get_position()[0] for t in axes.texts if t.get_position()[1] == -1.8}
+    assert texts == pytest.approx(expected)
+
+
 def test_a_unit_that_is_no_millivolt_is_said():
     original = signal()
     hidden = hidden_of(original, (100, 200))

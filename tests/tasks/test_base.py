@@ -9,6 +9,7 @@ from fairseq import checkpoint_utils
 from fairseq_cli import train as fairseq_train
 from omegaconf import OmegaConf
 
+from fairseq_ecg.contract import name_prints
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.manifest import read_manifest, write_manifest
 from fairseq_ecg.data.sources import open_source
@@ -135,6 +136,8 @@ def test_the_window_is_counted_in_samples_of_the_recordings_own_rate(data):
         ({"windowing": "random"}, "valid", [(0, 75, 100), (1, 0, 60), (2, 0, 100)]),
         ({"windowing": "random", "eval_windows": 3}, "valid",
          [(0, 0, 100), (0, 75, 100), (0, 150, 100), (1, 0, 60), (2, 0, 100)]),
+        ({"windowing": "last"}, "train", [(0, 150, 100), (1, 0, 60), (2, 0, 100)]),
+        ({"windowing": "last", "segment_s": 0.9}, "valid", [(0, 160, 90), (1, 0, 60), (2, 10, 90)]),
     ],
 )  # fmt: skip
 def test_windows_lie_where_windowing_says(data, keys, split, pieces):
@@ -159,7 +162,7 @@ def test_random_windows_are_drawn_in_training_and_fixed_otherwise(data):
         drawn.clear()
 
 
-@pytest.mark.parametrize(("where", "left"), [("end", 0), ("centre", 20)])
+@pytest.mark.parametrize(("where", "left"), [("end", 0), ("centre", 20), ("start", 40)])
 def test_segments_are_padded_to_the_length_of_a_window(data, where, left):
     dataset = load(pretraining(data, segment_s=1.0, pad_segments=where), "valid")
     net_input = batch(dataset, [2])["net_input"]
@@ -191,6 +194,7 @@ def test_ten_seconds_at_400_hz_are_centred_in_4096_samples(tmp_path):
     [
         ({"windowing": "random"}, "task.windowing=random needs .* give task.segment_s in seconds"),
         ({"windowing": "balanced"}, "task.windowing=balanced needs the length of a window"),
+        ({"windowing": "last"}, "task.windowing=last needs the length of a window"),
         ({"pad_segments": "centre"}, "task.pad_segments=centre needs .* or task.pad_segments=none"),
         ({"eval_windows": 0}, "task.eval_windows must be at least 1, got 0"),
         ({"eval_windows": 3}, "eval_windows=3 is for task.windowing=random, but that is consecu"),
@@ -277,6 +281,34 @@ def test_normalization_without_statistics_is_refused(data, statistics):
     for lost in ("mean_path", "std_path"):
         with pytest.raises(ValueError, match="normalize=true needs task.mean_path and task.std_p"):
             pretraining(data, **{**keys, lost: None})
+
+
+CONSTANTS = {"normalize": True, "mean_mv": 0.5, "std_mv": 0.25}
+
+
+def test_constants_scale_all_leads_and_zeros_in_front_stay_zero(data):
+    keys = {"segment_s": 1.0, "windowing": "last", "pad_segments": "start", **CONSTANTS}
+    task = pretraining(data, leads_to_load="I", **keys)
+    source = batch(load(task, "valid"), [0, 1])["net_input"]["source"].numpy()
+    assert source.shape == (2, 1, 100)
+    np.testing.assert_allclose(source[0], (millivolts(0, 150, 250, [0]) - 0.5) / 0.25, rtol=1e-5)
+    assert (source[1, :, :40] == 0).all()
+    np.testing.assert_allclose(source[1, :, 40:], (millivolts(1, 0, 60, [0]) - 0.5) / 0.25, 1e-5)
+    contract = task.state.input_contract
+    assert (contract["unit"], contract["normalize"]) == ("standard deviations", True)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"mean_mv": None}, "or task.mean_mv and task.std_mv$"),
+        ({"std_mv": 0.0}, "task.mean_mv, task.std_mv: mean and deviation must be finite"),
+        ({"mean_path": "mean.txt"}, "task.mean_mv and task.std_mv one for all; leave one pair out"),
+    ],
+)
+def test_constants_that_do_not_fit_are_refused(data, keys, message):
+    with pytest.raises(ValueError, match=message):
+        pretraining(data, **{**CONSTANTS, **keys})
 
 
 @pytest.mark.parametrize(
@@ -567,6 +599,8 @@ def test_a_saved_checkpoint_says_what_the_network_expects_and_what_it_was_traine
     hashes = sorted(Store(store / "store").hashes[:18].tolist())
     assert trained_on["records"].numpy().view(np.uint64).tolist() != []
     assert sorted(trained_on["records"].numpy().view(np.uint64).tolist()) == hashes
+    names = trained_on["names"].numpy().view(np.uint64)
+    assert set(names.tolist()) == set(name_prints(f"r{i:03d}" for i in range(18)).tolist())
 
 
 def test_a_store_and_the_folder_it_was_built_from_give_the_same_samples(store):

@@ -41,6 +41,13 @@ def test_a_selection_without_padding_leaves_the_input_alone():
     np.testing.assert_array_equal(before.values_mv, signal().values_mv)
 
 
+def test_a_signal_of_which_only_these_leads_were_read_stays_as_it_is():
+    before = signal(("V1", "I"))
+    assert SelectLeads((6, 0))(before, RNG) is before
+    with pytest.raises(ValueError, match="here are \\('V1', 'I'\\)"):
+        SelectLeads((0, 6))(before, RNG)
+
+
 @pytest.mark.parametrize("leads", [STANDARD_LEADS[:11], STANDARD_LEADS[::-1]])
 def test_leads_that_are_not_the_standard_twelve_in_order_are_refused(leads):
     with pytest.raises(ValueError, match="chosen from the standard twelve, but here are"):

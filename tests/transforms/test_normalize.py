@@ -70,6 +70,20 @@ def test_a_missing_file_is_named(files):
         Standardize.from_files(files[0], "nowhere.txt")
 
 
+@pytest.mark.parametrize("leads", [("I",), STANDARD_LEADS])
+def test_one_pair_of_numbers_scales_all_leads_alike(leads):
+    values = np.random.default_rng(1).normal(size=(len(leads), 50)).astype(np.float32)
+    scaled = Standardize.from_numbers(0.0075, 0.2373)(EcgSignal(values, 250.0, leads), RNG)
+    np.testing.assert_allclose(scaled.values_mv, (values - 0.0075) / 0.2373, rtol=1e-5, atol=1e-6)
+    assert scaled.values_mv.dtype == np.float32
+
+
+@pytest.mark.parametrize("numbers", [(0.0, 0.0), (0.0, -1.0), (float("nan"), 1.0), (0.0, np.inf)])
+def test_numbers_that_cannot_scale_are_refused(numbers):
+    with pytest.raises(ValueError, match="must be finite, the deviation above 0 mV, but are"):
+        Standardize.from_numbers(*numbers)
+
+
 # --- by the statistics of a window ----------------------------------------------------------------
 
 

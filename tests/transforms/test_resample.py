@@ -1,7 +1,14 @@
+import math
+
 import numpy as np
 import pytest
 
-from fairseq_ecg.transforms.resample import resample, resample_linear
+from fairseq_ecg.transforms.resample import (
+    resample,
+    resample_linear,
+    resample_piece,
+    samples_before,
+)
 
 PAIRS = [(500, 100), (1000, 500), (257, 500), (360, 500), (400, 500), (500, 257), (256.41, 500)]
 
@@ -135,3 +142,35 @@ def test_straight_lines_leave_the_right_rate_alone_and_need_two_samples():
     assert resample_linear(values, 500, 500).tolist() == [[1.0]]
     with pytest.raises(ValueError, match="too short to be drawn"):
         resample_linear(values, 400, 500)
+
+
+@pytest.mark.parametrize(("rate", "target"), [(360, 250), (250, 360), (500, 250), (257, 250)])
+@pytest.mark.parametrize("start", [0, 1, 36, 720, 3100, 4400])
+def test_a_piece_is_what_the_whole_recording_becomes(rate, target, start):
+    whole = np.cumsum(np.random.default_rng(0).standard_normal((2, 6000)), axis=1)
+    whole = (whole / 10).astype(np.float32)
+    asked = []
+
+    def read(first, stop):
+        asked.append(stop - first)
+        return whole[:, first:stop]
+
+    length = 700
+    needed = samples_before(length, rate, target)
+    assert (length - 1) * rate / target < needed <= length * rate / target + 1
+    piece = resample_piece(read, 6000, start, length, rate, target)
+    assert piece.shape == (2, length)
+    period = rate // math.gcd(rate, target)
+    skip = start % period
+    first = (start - skip) * target // rate
+    expected = resample(np.ascontiguousarray(whole[:, skip:]), rate, target)
+    np.testing.assert_allclose(
+        piece, expected[:, first : first + length], atol=2e-4 * np.ptp(whole)
+    )
+    assert asked[0] <= needed + 2 * (20 * max(1, rate / target) + period) + 2
+
+
+def test_a_piece_at_the_same_rate_is_read_as_it_is():
+    whole = np.arange(20, dtype=np.float32)[None]
+    piece = resample_piece(lambda a, b: whole[:, a:b], 20, 3, 5, 250, 250)
+    assert piece.tolist() == [[3, 4, 5, 6, 7]]
