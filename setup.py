@@ -27,10 +27,15 @@ REQUIREMENTS = [
 ]
 
 HDF5 = ["h5py>=3.10"]
+HUB = ["huggingface_hub>=1.0"]
+EXPORT = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22", *HUB]
 
 EXTRAS = {
-    "test": ["pytest==9.2.0", "ruff==0.17.5", *HDF5],
+    "test": ["pytest==9.2.0", "ruff==0.17.5", *HDF5, *EXPORT],
     "hdf5": HDF5,  # the corpus code-15
+    "export": EXPORT,  # fairseq-ecg export: ONNX, and the Hugging Face hub
+    "hub": HUB,  # fairseq-ecg pull
+    "umap": ["umap-learn>=0.5.7"],  # pictures of embeddings
     "docs": ["mkdocs>=1.6"],
     "cluster": ["dask[distributed]>=2025.1", "hydra-submitit-launcher>=1.2"],
     "tensorboard": ["tensorboard>=2.16"],

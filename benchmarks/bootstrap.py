@@ -19,7 +19,6 @@ import time
 import numpy as np
 
 from fairseq_ecg.metrics.bootstrap import bootstrap_intervals, draw_counts, paired_difference
-from fairseq_ecg.metrics.calibration import calibration_error
 from fairseq_ecg.metrics.counts import counts_per_class
 from fairseq_ecg.metrics.multilabel import auroc_per_class, average_precision_per_class
 from fairseq_ecg.metrics.resampled import ResampledSummary
@@ -75,9 +74,6 @@ def compare(records: int, classes: int, draws: int, repeat: int) -> None:
     print(f"{records} recordings, {classes} classes, {draws} draws, {len(each[0])} numbers each")
     print(f"at once {at_once * 1e3:.2f} ms per draw ({at_once * draws:.1f} s in all), ", end="")
     print(f"loop {loop * 1e3:.1f} ms per draw, {loop / at_once:.1f} x as long")
-    started = time.process_time()
-    calibration_error(chance, labels)
-    print(f"expected calibration error, once: {(time.process_time() - started) * 1e3:.1f} ms")
 
 
 def simulated(

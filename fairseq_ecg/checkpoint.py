@@ -104,6 +104,31 @@ def build_model(checkpoint: Checkpoint, **overrides: Any) -> BaseFairseqModel:
     Raises:
         CheckpointError: If a key is unknown, a value does not fit, or the weights do not match.
     """
+    model = _built(checkpoint, overrides)
+    load_weights(model, checkpoint.state, checkpoint.path)
+    return model
+
+
+def build_random(checkpoint: Checkpoint, seed: int) -> BaseFairseqModel:
+    """Build the model of a checkpoint with random weights in place of its own, as training begins.
+
+    Args:
+        checkpoint: What ``read_checkpoint`` returned.
+        seed: Of the weights; other random numbers of the process stay as they are.
+
+    Returns:
+        The model, on the CPU, in training mode.
+
+    Raises:
+        CheckpointError: As ``build_model``.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _built(checkpoint, {})
+
+
+def _built(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> BaseFairseqModel:
+    """Build the model without the weights of the checkpoint."""
     if checkpoint.unbuildable is not None:
         way_out = checkpoint.unbuildable.replace("FILE", checkpoint.path)
         raise CheckpointError(f"{checkpoint.path}: {way_out}")
@@ -116,13 +141,11 @@ def build_model(checkpoint: Checkpoint, **overrides: Any) -> BaseFairseqModel:
             )
     try:
         cfg = model_config(checkpoint) | overrides
-        model = fairseq.models.build_model(
+        return fairseq.models.build_model(
             OmegaConf.create({**cfg, "_name": checkpoint.model_name}), None
         )
     except (ValueError, OmegaConfBaseException) as error:
         raise CheckpointError(f"{checkpoint.path}: its model cannot be built: {error}") from error
-    load_weights(model, checkpoint.state, checkpoint.path)
-    return model
 
 
 def model_config(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,7 @@ def _check_alike(
                 f"{first.path} ({', '.join(contract.labels[:4])}, ...); probabilities of the same "
                 "classes in the same order can be averaged"
             )
-        if _is_single_label(first) != _is_single_label(other):
+        if is_single_label(first) != is_single_label(other):
             raise ValueError(
                 f"of {first.path} and {other.path} one decides for the most probable class and "
                 "the other for each class by itself; their probabilities cannot be averaged"
@@ -289,6 +290,7 @@ def evaluate_splits(
         names=[name for part in parts for name in part.names],
         probability=probability,
         truth=truth,
+        start=None if first.start is None else np.concatenate([part.start for part in parts]),
         metrics=first.summary(probability, truth),
         num_segments=sum(part.num_segments for part in parts),
         overlap=sum(part.overlap for part in parts),
@@ -312,7 +314,7 @@ def _classify(checkpoint: Checkpoint, data: str, split: str, options: _Options) 
         )
     labels = list(task.label_names or checkpoint.contract.get("labels") or [])
     labels = labels or [f"class_{k}" for k in range(task.num_labels)]
-    task.single_label = _is_single_label(checkpoint)
+    task.single_label = is_single_label(checkpoint)
     task.load_dataset(split, training=False)
     return _decide(checkpoint, task, task.dataset(split).dataset.source, split, options, labels)
 
@@ -325,7 +327,7 @@ def _classify_frames(
     task.load_dataset(split, training=False)
     options = dataclasses.replace(options, score_per="frame")
     source = task.dataset(split).source
-    return _decide(checkpoint, task, source, split, options, task.label_names)
+    return _decide(checkpoint, task, source, split, options, task.label_names, ("start",))
 
 
 def _predict_the_future(
@@ -345,13 +347,18 @@ def _decide(
     split: str,
     options: _Options,
     labels: list[str],
+    places: tuple[str, ...] = (),
 ) -> Evaluation:
-    """Return what a classifier says about the items of a split that is open."""
-    summary = _summary(checkpoint, options.threshold, labels)
-    single_label = _is_single_label(checkpoint)
+    """Return what a classifier says about the items of a split that is open.
+
+    ``places`` are the keys of a batch that say where in its recording an item is.
+    """
+    summary = decision_rule(checkpoint, options.threshold, labels)
+    single_label = is_single_label(checkpoint)
     _remark_on_leads(checkpoint, task, options, source)
-    probability = _share_of_classes if single_label else _probability
-    scores = _forward(checkpoint, task, split, options, probability, ("label",))
+    scores = _forward(
+        checkpoint, task, split, options, partial(probabilities, checkpoint), ("label", *places)
+    )
     num_segments = len(scores["id"])
     if options.score_per == "record":
         scores = average_per_record(scores)
@@ -361,6 +368,7 @@ def _decide(
         labels=labels,
         probability=scores["probability"],
         truth=scores["label"],
+        start=scores.get("start"),
         num_segments=num_segments,
         overlap=int(recordings["trained_on"].sum()),
         pretraining_overlap=int(recordings["pretrained_on"].sum()),
@@ -381,17 +389,31 @@ def _describe(checkpoint: Checkpoint, source: Source, read_patients: bool) -> pd
     Args:
         checkpoint: Which may have been trained on them.
         source: The recordings.
-        read_patients: Read files that alone know whose they are.
+        read_patients: As for ``describe_recordings``.
     """
-    rows = range(len(source.names))
+    own, pretraining = _seen(checkpoint, source)
+    known = describe_recordings(source, read_patients)
+    return known.assign(trained_on=own, pretrained_on=pretraining)
+
+
+def describe_recordings(source: Source, read_patients: bool = True) -> pd.DataFrame:
+    """Return the record, patient, age, sex and corpus of each recording.
+
+    Args:
+        source: The recordings.
+        read_patients: Read files that alone know whose they are.
+
+    Returns:
+        The first of ``RECORD_COLUMNS``; empty or NaN where nothing is known.
+    """
     people = source.people()
     if not people and read_patients:
-        people = [str(source.patient(row)) for row in rows]
+        numbers = [str(source.patient(row)) for row in range(len(source.names))]
+        people = numbers if len(set(numbers)) < len(numbers) else []  # else of recordings
     age, sex = source.demographics()
     corpora = [source.corpus] * len(source.names)
     if source.corpus == "physionet2021":  # several under one roof
         corpora = [database_of(name) or source.corpus for name in source.names]
-    own, pretraining = _seen(checkpoint, source)
     return pd.DataFrame(
         {
             "record": source.names,
@@ -399,8 +421,6 @@ def _describe(checkpoint: Checkpoint, source: Source, read_patients: bool) -> pd
             "age": age,
             "sex": sex,
             "corpus": corpora,
-            "trained_on": own,
-            "pretrained_on": pretraining,
         }
     )
 
@@ -572,12 +592,22 @@ def _are_millivolts(task: EcgTask, split: str) -> bool:
     return task.open_source(read_manifest(Path(task.cfg.data) / f"{first}.tsv")).unit == MILLIVOLTS
 
 
-def _summary(
+def decision_rule(
     checkpoint: Checkpoint, asked: float | Mapping[str, float] | None, labels: list[str]
 ) -> Summary | SingleLabelSummary:
-    """Return all numbers: threshold, average and challenge table are those of the training."""
+    """Return how a classifier decides, and all numbers of what it decides.
+
+    Args:
+        checkpoint: Threshold, average and challenge table are those of its training.
+        asked: Another threshold, as for ``evaluate``.
+        labels: Names of the classes.
+
+    Raises:
+        ValueError: If a threshold is asked for where the most probable class is decided, or the
+            thresholds are those of other classes.
+    """
     criterion = checkpoint.criterion_cfg
-    if _is_single_label(checkpoint):
+    if is_single_label(checkpoint):
         if asked is not None:
             raise ValueError(
                 f"{checkpoint.path} decides for the most probable class (criterion "
@@ -596,7 +626,12 @@ def _summary(
     )
 
 
-def _is_single_label(checkpoint: Checkpoint) -> bool:
+def is_single_label(checkpoint: Checkpoint) -> bool:
+    """Return whether a network decides for the most probable class.
+
+    Args:
+        checkpoint: Whose network.
+    """
     criterion = CRITERION_REGISTRY.get(str(checkpoint.criterion_cfg.get("_name")))
     return getattr(criterion, "single_label", False)
 
@@ -647,12 +682,25 @@ def _seen(checkpoint: Checkpoint, source: Source) -> tuple[np.ndarray, np.ndarra
     return own, pretraining
 
 
-def _probability(output: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {"probability": torch.sigmoid(output["out"].float())}
+def probabilities(checkpoint: Checkpoint, output: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the ``probability`` of each class, float32 [B, K].
 
+    Args:
+        checkpoint: Whose network.
+        output: What it gave.
 
-def _share_of_classes(output: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {"probability": torch.softmax(output["out"].float(), dim=1)}
+    Raises:
+        ValueError: If it decides no classes.
+    """
+    if "out" not in output:
+        raise ValueError(
+            f"the checkpoint's network ({MODEL_REGISTRY[checkpoint.model_name].__name__}) decides "
+            "no classes; fine-tune a classifier from it (model.model_path=...) and take that one"
+        )
+    logits = output["out"].float()
+    if is_single_label(checkpoint):
+        return {"probability": torch.softmax(logits, dim=1)}
+    return {"probability": torch.sigmoid(logits)}
 
 
 def _embedding(output: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -670,12 +718,6 @@ def _forward(
     """Return what ``score`` makes of the network's output, and the samples' ``keys``."""
     parts: list[dict[str, Tensor]] = []
     for sample, output in _outputs(checkpoint, task, split, options):
-        if "out" not in output:
-            raise ValueError(
-                f"the checkpoint's network ({MODEL_REGISTRY[checkpoint.model_name].__name__}) "
-                "decides no classes; fine-tune a classifier from it (model.model_path=...) and "
-                "evaluate that one"
-            )
         kept = {key: sample[key] for key in ("id", "record", *keys)}
         parts.append({**kept, **{key: value.cpu() for key, value in score(output).items()}})
     return {key: torch.cat([part[key] for part in parts]).cpu().numpy() for key in parts[0]}

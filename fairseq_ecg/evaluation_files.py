@@ -16,6 +16,7 @@ import pandas as pd
 
 from fairseq_ecg.data.atomic import replacing_files, write_text
 from fairseq_ecg.evaluation_results import (
+    START_COLUMN,
     Evaluation,
     Result,
     full_summary,
@@ -138,7 +139,7 @@ def long_table(result: Result) -> pd.DataFrame:
     Args:
         result: Whose numbers.
     """
-    values = {name: value for name, value in result.metrics.items() if value is not None}
+    values = dict(result.metrics)
     if isinstance(result, Evaluation):
         values |= result.calibration()
         table = result.per_class()
@@ -186,8 +187,8 @@ def read_evaluation(path: str | Path) -> Evaluation:
             columns.
     """
     folder = evaluation_folder(path)
-    names, labels, probability = _read_by_record(folder / PREDICTIONS_FILE)
-    true_names, true_labels, truth = _read_by_record(folder / TRUTH_FILE)
+    names, labels, probability, start = _read_by_record(folder / PREDICTIONS_FILE)
+    true_names, true_labels, truth, _ = _read_by_record(folder / TRUTH_FILE)
     if names != true_names or labels != true_labels:
         raise ValueError(
             f"{folder}: {PREDICTIONS_FILE} and {TRUTH_FILE} have other rows or columns; "
@@ -210,6 +211,7 @@ def read_evaluation(path: str | Path) -> Evaluation:
         single_label=single_label,
         summary=summary,
         records=_read_records(folder / RECORDS_FILE, names),
+        start=start,
         checkpoints=tuple(content.get("checkpoints", ())),
         data=content.get("data", ""),
         split=content.get("split", ""),
@@ -221,8 +223,8 @@ def evaluation_folder(path: str | Path) -> Path:
     return Path(path).parent if Path(path).name == PREDICTIONS_FILE else Path(path)
 
 
-def _read_by_record(path: Path) -> tuple[list[str], list[str], np.ndarray]:
-    """Return records, classes and the table of numbers, float64."""
+def _read_by_record(path: Path) -> tuple[list[str], list[str], np.ndarray, np.ndarray | None]:
+    """Return records, classes, the table of numbers, float64, and first samples of frames."""
     if not path.is_file():
         raise ValueError(
             f"{path}: there is no such file; `fairseq-ecg evaluate CHECKPOINT DATA --out "
@@ -230,10 +232,11 @@ def _read_by_record(path: Path) -> tuple[list[str], list[str], np.ndarray]:
         )
     try:
         table = pd.read_csv(path, dtype={"record": str}, keep_default_na=False)
+        start = table.pop(START_COLUMN).to_numpy(np.int64) if START_COLUMN in table else None
         numbers = table.drop(columns="record").to_numpy(dtype=np.float64)
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} is no table of a classifier's recordings: {error}") from None
-    return table["record"].tolist(), [str(c) for c in table.columns[1:]], numbers
+    return table["record"].tolist(), [str(c) for c in table.columns[1:]], numbers, start
 
 
 def _read_content(path: Path) -> dict[str, Any]:

@@ -31,6 +31,9 @@ from fairseq_ecg.metrics.resampled import (
 from fairseq_ecg.metrics.summary import Summary
 from fairseq_ecg.resources import challenge_labels, challenge_weights_file
 
+START_COLUMN = "start_sample"
+"""Of tables whose rows are frames: where in its recording each begins."""
+
 RECORD_COLUMNS = ("record", "patient", "age", "sex", "corpus", "trained_on", "pretrained_on")
 """Columns of ``Evaluation.records``."""
 
@@ -62,6 +65,7 @@ class Evaluation:
         intervals: By name, those of each class as ``metrics/resampled.py`` names them; empty
             unless asked for.
         draws: How many draws the intervals are of.
+        start: First sample of each row in its recording, int64 [R], where rows are frames.
         checkpoints: Whose mean probability it is.
         data: Folder of the label set.
         split: Which manifest.
@@ -81,6 +85,7 @@ class Evaluation:
     records: pd.DataFrame | None = None
     intervals: dict[str, Interval] = field(default_factory=dict)
     draws: int = 0
+    start: np.ndarray | None = None
     checkpoints: tuple[str, ...] = ()
     data: str = ""
     split: str = ""
@@ -97,7 +102,10 @@ class Evaluation:
         return pd.DataFrame(counts, index=self.labels, columns=self.labels)
 
     def table(self) -> pd.DataFrame:
-        """Return one row per record: its name, then one probability per class."""
+        """Return one row per record: its name, then one probability per class.
+
+        Rows of frames have ``start_sample`` behind the name.
+        """
         return self._by_record(self.probability)
 
     def truth_table(self) -> pd.DataFrame:
@@ -106,6 +114,8 @@ class Evaluation:
 
     def _by_record(self, values: np.ndarray) -> pd.DataFrame:
         table = pd.DataFrame(values, columns=self.labels)
+        if self.start is not None:
+            table.insert(0, START_COLUMN, self.start)
         table.insert(0, "record", self.names)
         return table
 
@@ -300,6 +310,30 @@ def full_summary(
     return Summary(threshold, average, f_max=True, f_beta=True, accuracy=True, **challenge)
 
 
+def check_same_rows(first: Evaluation, found: Evaluation, reference: str, folder: str) -> None:
+    """Refuse predictions of other recordings, classes or truths than the first ones.
+
+    Args:
+        first: What is compared with.
+        found: What is compared.
+        reference: Where the first one is from.
+        folder: Where the other one is from.
+
+    Raises:
+        ValueError: Naming what differs.
+    """
+    for what, one, other in (
+        ("classes", first.labels, found.labels),
+        ("recordings", first.names, found.names),
+        ("true classes", first.truth.tolist(), found.truth.tolist()),
+    ):
+        if one != other:
+            raise ValueError(
+                f"{folder} and {reference} have other {what} ({len(other)} and {len(one)}); models "
+                "are compared on the same recordings: evaluate all on one split"
+            )
+
+
 Result = Evaluation | Identification | ReconstructionErrors
 
 
@@ -325,7 +359,7 @@ def _remarks_on_rows(result: Evaluation) -> Iterator[str]:
     if len(patients) == 1:
         yield "all rows are of one patient: there is nobody else to draw, so there is no interval"
     elif result.draws and len(patients) < 30:
-        yield f"intervals from {len(patients)} patients are too narrow; see docs/evaluate.md"
+        yield f"intervals from {len(patients)} patients are too narrow"
 
 
 def _remarks_on_classes(result: Evaluation) -> Iterator[str]:

@@ -6,6 +6,7 @@ Nothing of the machine of the training is in it: no paths, no optimizer, no data
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.models import MODEL_REGISTRY, BaseFairseqModel
 from torch import Tensor
 
@@ -32,6 +32,7 @@ from fairseq_ecg.corpora.synthetic import simulate
 from fairseq_ecg.data.atomic import replacing_files, write_json, write_text
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.signal import MILLIVOLTS
+from fairseq_ecg.evaluation import is_single_label
 from fairseq_ecg.export_readme import Card, readme
 from fairseq_ecg.models._finetuning import FinetunedModel, encoder_of
 from fairseq_ecg.portable import Traced
@@ -248,8 +249,9 @@ def _write_plain(
         exported.write_weights(folder / exported.WEIGHTS_FILE, model.state_dict())
     if purpose == FINETUNING:
         nowhere = replace(checkpoint, task_cfg=_without_paths(checkpoint.task_cfg))
-        with exported.writing(folder / exported.ENCODER_FILE) as path:
-            torch.save(file_content(nowhere), path)
+        content = io.BytesIO()
+        torch.save(file_content(nowhere), content)
+        exported.write_bytes(folder / exported.ENCODER_FILE, content.getbuffer())
 
 
 def _write_graphs(
@@ -273,8 +275,7 @@ def _write_graphs(
     differences = {}
     for name, file, write, open_graph in _GRAPHS:
         if name in formats:
-            with exported.writing(folder / file) as path:
-                write(traced, path)
+            write(traced, folder / file)
             run = open_graph(folder / file)
             differences[name] = portable.largest_difference(model, run, sources)
     np.save(folder / exported.EXAMPLE_FILE, sources[0].numpy(), allow_pickle=False)
@@ -332,7 +333,6 @@ def _card(
     files: set[str],
 ) -> Card:
     model_class = MODEL_REGISTRY[checkpoint.model_name]
-    criterion = CRITERION_REGISTRY.get(str(checkpoint.criterion_cfg.get("_name")))
     traced = found.traced
     return Card(
         name=name,
@@ -343,7 +343,7 @@ def _card(
         task_cfg=checkpoint.task_cfg,
         files=frozenset(files),
         num_labels=model.num_labels if isinstance(model, FinetunedModel) else 0,
-        single_label=getattr(criterion, "single_label", False),
+        single_label=is_single_label(checkpoint),
         identifies=getattr(model_class, "evaluated_by", None) == "ecg_identification",
         rows=found.rows,
         outputs=traced.outputs if traced else (),

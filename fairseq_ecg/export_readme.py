@@ -27,8 +27,8 @@ _FILES = {
     exported.ONNX_FILE: "the network as a graph for onnxruntime",
     exported.ONNX_DATA_FILE: "the weights of that graph",
     exported.PT2_FILE: "the network as a graph of `torch.export`, a zip archive of JSON and raw "
-    "numbers. This one holds no pickle, but `torch.export.load` runs those of a file that does: "
-    "open only files whose origin you trust",
+    "numbers. This one can run no other code, but `torch.export.load` runs what somebody put into "
+    "such a file: open only those whose origin you trust",
     exported.EXAMPLE_FILE: "made-up recordings to try it with",
     "mean.txt": "mean of each of the twelve leads in the training data, mV",
     "std.txt": "their standard deviation, mV",
@@ -163,12 +163,14 @@ def _output(card: Card) -> str:
             f"{card.n_samples} samples, or {more} more or fewer as far as the network takes them "
             f"(compared at {at})"
         )
+    if card.step != 1:
+        length += ". onnxruntime does not check that, and computes nonsense from other lengths"
     differences = ", ".join(f"{value:.1e} ({name})" for name, value in card.differences.items())
     return (
         f"## Graphs\n\nThey take `source`, float32 [any batch, {card.rows} leads, samples], with "
-        f"{length}, and give\n\n{_table(('output', 'float32'), rows)}\n\nThere is no padding mask: "
-        "give recordings of different lengths one by one. Largest difference to PyTorch on "
-        f"made-up recordings: {differences}."
+        f"{length}.\n\n{_table(('output', 'float32'), rows)}\n\nThere is no padding mask: give "
+        "recordings of different lengths one by one. Largest difference to PyTorch on made-up "
+        f"recordings: {differences}."
     )
 
 
@@ -210,7 +212,7 @@ def _in_fairseq_ecg(card: Card) -> str:
     return (
         "## With fairseq_ecg\n\nIn the folder that this one is in:\n\n```python\n"
         "import fairseq_ecg\n\n"
-        f'model, contract = fairseq_ecg.load_pretrained("{card.name}")\n'
+        f"model, contract = fairseq_ecg.load_pretrained({json.dumps(card.name)})\n"
         f"{use}  # source: float32 [batch, leads, samples]\n```\n\n"
         f"To fine-tune it, give it to a preset: `model.model_path={path}`."
     )
@@ -232,5 +234,9 @@ def _files(card: Card) -> str:
 
 
 def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
-    escaped = [(a.replace("|", "\\|"), b.replace("|", "\\|")) for a, b in rows]
-    return "\n".join(f"| {a} | {b} |" for a, b in [head, ("---", "---"), *escaped])
+    cells = [head, ("---", "---"), *((_in_cell(a), _in_cell(b)) for a, b in rows)]
+    return "\n".join(f"| {a} | {b} |" for a, b in cells)
+
+
+def _in_cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -6,20 +6,18 @@ else is JSON, so that nothing in the plain part can be executed.
 
 from __future__ import annotations
 
-import errno
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from fairseq_ecg.data.atomic import write_json
+from fairseq_ecg.data.atomic import replacing, write_json
 
 CONFIG_FILE = "config.json"
 CONTRACT_FILE = "input_contract.json"
@@ -55,31 +53,24 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
     Args:
         path: File to write.
-        tensors: By name; may share memory, and is then written twice.
-
-    Raises:
-        OSError: If it cannot be written.
+        tensors: By name; what shares memory is written for each name.
     """
     separate = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
-    with writing(path):
-        save_file(separate, path, metadata={"format": "pt"})
+    write_bytes(path, save(separate, metadata={"format": "pt"}))
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """Turn what libraries make of a full disk into an error of the operating system.
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write what a library has made in memory.
+
+    Libraries that write to disk themselves do not all survive a full one, and give files to their
+    owner alone.
 
     Args:
-        path: File that is written in the block; yielded.
-
-    Raises:
-        OSError: If the block raises what torch or safetensors raise when they cannot write.
+        path: File to write.
+        content: Its bytes.
     """
-    try:
-        yield path
-    except (SafetensorError, RuntimeError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise OSError(errno.EIO, f"{path.name} cannot be written: {first_line}") from error
+    with replacing(path) as file:
+        file.write(content)
 
 
 def write_contract(folder: Path, contract: Mapping[str, Any]) -> None:

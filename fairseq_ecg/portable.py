@@ -7,6 +7,7 @@ Shapes: B batch, C leads, T samples, L frames, D width, K classes.
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
+from fairseq_ecg.exported import write_bytes
 from fairseq_ecg.models._encoder import EcgEncoder
 from fairseq_ecg.models._finetuning import FinetunedModel
 
@@ -134,7 +136,8 @@ def trace(model: nn.Module, leads: int, n_samples: int) -> Traced:
         outputs = tuple(network(source))
     program = _traced(network, source, any_length=True)
     if isinstance(program, torch.export.ExportedProgram):
-        step, others = _other_lengths(program, network, leads, n_samples)
+        with _quiet():
+            step, others = _other_lengths(program, network, leads, n_samples)
         if others:
             return Traced(program, outputs, n_samples, step, others)
     program = _traced(network, source, any_length=False)
@@ -145,15 +148,16 @@ def trace(model: nn.Module, leads: int, n_samples: int) -> Traced:
 
 
 def write_pt2(traced: Traced, path: Path) -> None:
-    """Write a traced network with ``torch.export.save``.
+    """Write a traced network with ``torch.export.save``, with the lengths that it refuses.
 
     Args:
         traced: The network.
         path: File to write.
     """
-    traced.program.example_inputs = None  # they would be a pickle in the file
+    content = io.BytesIO()  # torch's own writer ends the process where the disk is full
     with _quiet():
-        torch.export.save(traced.program, path)
+        torch.export.save(traced.program, content)
+    write_bytes(path, content.getbuffer())
 
 
 def write_onnx(traced: Traced, path: Path) -> None:
@@ -189,11 +193,17 @@ def open_pt2(path: Path) -> Callable[[Tensor], dict[str, Tensor]]:
     return run
 
 
-def open_onnx(path: Path) -> Callable[[Tensor], dict[str, Tensor]]:
-    """Return what a file of ``write_onnx`` computes, by onnxruntime on the CPU."""
+def open_onnx(path: Path, threads: int = 0) -> Callable[[Tensor], dict[str, Tensor]]:
+    """Return what a file of ``write_onnx`` computes, by onnxruntime on the CPU.
+
+    Args:
+        path: The file.
+        threads: How many to use; 0: one for each core.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
@@ -222,7 +232,7 @@ def largest_difference(
     Raises:
         PortableError: If the graph fails, gives other shapes, or differs by more than ``LIMIT``.
     """
-    network, worst = Network(model).eval(), 0.0
+    network, distances = Network(model).eval(), [0.0]
     for source in sources:
         with torch.no_grad():
             expected = network(source)
@@ -231,9 +241,9 @@ def largest_difference(
         except Exception as error:  # of another program
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise PortableError(f"the graph fails for {list(source.shape)}: {reason}") from error
-        for name, value in expected.items():
-            worst = max(worst, _distance(name, value, found[name]))
-    if not worst <= LIMIT:  # NaN is none, either
+        distances += [_distance(name, value, found[name]) for name, value in expected.items()]
+    worst = float(np.max(distances))  # NaN if one is
+    if not worst <= LIMIT:
         raise PortableError(
             f"the graph differs from PyTorch by {worst:.1e}, more than {LIMIT:g}; nothing was "
             "exported. Leave this format out, and report it with the network's configuration"

@@ -63,6 +63,7 @@ def check(cfg: DictConfig) -> None:
             _check_types(section, cfg[section], dataclass)
     _check_missing(cfg, dataclass_of)
     _check_data(cfg)
+    _check_subsets_differ(cfg)
     _check_files(cfg)
     _check_best_metric(cfg)
     _check_model_of_criterion(cfg, dataclass_of)
@@ -253,6 +254,24 @@ def _check_data(cfg: DictConfig) -> None:
                 f"task.data={data} has no {manifest}.tsv"
                 f"{hint} (there are: {', '.join(there) or 'no manifests'})"
             )
+
+
+def _check_subsets_differ(cfg: DictConfig) -> None:
+    """Refuse to validate on the manifest that is trained on.
+
+    fairseq keeps one data set and one iterator per name; a validation would use up the epoch.
+    """
+    train = _value(cfg, "dataset.train_subset") or "train"
+    valid = _value(cfg, "dataset.valid_subset") or "valid"
+    both = sorted({*train.split(",")} & {*valid.split(",")})
+    if both and not _value(cfg, "dataset.disable_validation"):
+        name = both[0]
+        raise ConfigError(
+            f"dataset.valid_subset={valid} is trained on too (dataset.train_subset={train}), but "
+            "the engine goes through a manifest for one purpose only; give another one, which may "
+            f"be a copy ({name}.tsv as {name}_again.tsv, dataset.valid_subset={name}_again), or "
+            "dataset.disable_validation=true"
+        )
 
 
 def _manifests(cfg: DictConfig) -> list[str]:

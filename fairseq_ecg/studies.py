@@ -11,16 +11,18 @@ import argparse
 import graphlib
 import json
 import logging
+import math
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fairseq_ecg.data.atomic import write_json, write_text
@@ -35,6 +37,9 @@ Score = Callable[[Path], Mapping[str, float]]
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 _TRAIN = (sys.executable, "-m", "fairseq_ecg_launch", "train")
 _RECORD = "study.json"
+
+# Of fewer pairs no signed-rank test can say p < 0.05: the smallest one is 2 / 2^n.
+FEWEST_PAIRS = 6
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,11 @@ class Study:
 
 
 def as_markdown(
-    rows: pd.DataFrame, index: str, columns: str, names: Sequence[str] | None = None
+    rows: pd.DataFrame,
+    index: str,
+    columns: str,
+    names: Sequence[str] | None = None,
+    counts: Collection[str] = (),
 ) -> str:
     """Return mean ± standard deviation of ``value``, over whatever else the rows differ in.
 
@@ -194,6 +203,7 @@ def as_markdown(
         index: Which column names the lines.
         columns: Which one names the columns.
         names: The columns, in their order; None: as they occur.
+        counts: Those of them that are whole numbers; no spread is shown where they are all equal.
 
     Returns:
         A table in Markdown, its lines in the order of the rows; a cell without values is empty.
@@ -202,8 +212,59 @@ def as_markdown(
     lines = ["| " + " | ".join(["", *map(str, names)]) + " |", "|---" * (1 + len(names)) + "|"]
     for label in rows[index].unique():
         here = rows[rows[index] == label]
-        cells = [_cell(here[here[columns] == name].value.dropna()) for name in names]
+        cells = [
+            _cell(here[here[columns] == name].value.dropna(), name in counts) for name in names
+        ]
         lines.append("| " + " | ".join([str(label), *cells]) + " |")
+    return "\n".join(lines)
+
+
+def paired_differences(
+    rows: pd.DataFrame, index: str, reference: str, over: str = "seed"
+) -> pd.DataFrame:
+    """Compare every line of a table with one of them, seed by seed.
+
+    Args:
+        rows: As ``Study.table`` returns them.
+        index: Which column names the lines.
+        reference: Which line the others are compared with.
+        over: Which column pairs the runs; of several runs of a line with the same value the mean
+            is taken.
+
+    Returns:
+        One row per other line and metric: ``n`` pairs, ``difference`` (line minus reference) and
+        its ``deviation`` (n - 1), and ``p`` of Wilcoxon's signed-rank test, two-sided; NaN of fewer
+        than ``FEWEST_PAIRS`` pairs, and 1 where all differences are 0.
+    """
+    values = rows.groupby([index, "metric", over], sort=False).value.mean().dropna()
+    measured = values.index.droplevel(over).unique()
+    found = []
+    for name, metric in measured:
+        if name == reference or (reference, metric) not in measured:
+            continue
+        pairs = (values[name, metric] - values[reference, metric]).dropna().to_numpy()
+        if len(pairs):
+            found.append({index: name, "metric": metric, **_summary(pairs)})
+    return pd.DataFrame(found, columns=[index, "metric", "n", "difference", "deviation", "p"])
+
+
+def differences_as_markdown(found: pd.DataFrame, index: str, metrics: Sequence[str]) -> str:
+    """Return what ``paired_differences`` found as a table in Markdown.
+
+    Args:
+        found: Its result.
+        index: Which column names the lines.
+        metrics: Which ones are columns, in their order; those that occur.
+    """
+    metrics = [name for name in metrics if (found.metric == name).any()]
+    lines = ["| " + " | ".join(["", "pairs", *(f"{name} | p" for name in metrics)]) + " |"]
+    lines.append("|---" * (2 + 2 * len(metrics)) + "|")
+    for label in found[index].unique():
+        here = found[found[index] == label].set_index("metric")
+        cells = [str(label), str(here.n.max())]
+        for name in metrics:
+            cells += _difference(here.loc[name]) if name in here.index else ["", ""]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -220,10 +281,16 @@ def write_table(rows: pd.DataFrame, text: str, folder: Path, name: str = "table"
     write_text(folder / f"{name}.md", text + "\n")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every script that makes a study."""
+def add_options(parser: argparse.ArgumentParser, seeds: int = 3, of: str = "each run") -> None:
+    """Add the options of every script that makes a study.
+
+    Args:
+        parser: Of the script.
+        seeds: How many by default.
+        of: What they are seeds of.
+    """
     parser.add_argument("--dest", type=Path, required=True, help="folder for everything")
-    parser.add_argument("--seeds", type=int, default=3, help="of each run (default: 3)")
+    parser.add_argument("--seeds", type=int, default=seeds, help=f"of {of} (default: {seeds})")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side")
     parser.add_argument("overrides", nargs="*", help="further overrides of every run")
 
@@ -257,9 +324,26 @@ def _with_starts(runs: Iterable[Run]) -> dict[Run, set[Run]]:
     return graph
 
 
-def _cell(values: pd.Series) -> str:
+def _cell(values: pd.Series, counts: bool = False) -> str:
     if values.empty:
         return ""
-    digits = 3 if abs(values.mean()) < 100 else 0
+    if counts and values.nunique() == 1:
+        return f"{values.iloc[0]:,.0f}"
+    digits = 1 if counts else 3 if abs(values.mean()) < 100 else 0
     spread = f" ± {values.std():,.{digits}f}" if len(values) > 1 else ""
     return f"{values.mean():,.{digits}f}{spread}"
+
+
+def _summary(pairs: np.ndarray) -> dict[str, float]:
+    from scipy.stats import wilcoxon
+
+    p = math.nan
+    if len(pairs) >= FEWEST_PAIRS:
+        p = float(wilcoxon(pairs).pvalue) if pairs.any() else 1.0
+    deviation = float(pairs.std(ddof=1)) if len(pairs) > 1 else math.nan
+    return {"n": len(pairs), "difference": float(pairs.mean()), "deviation": deviation, "p": p}
+
+
+def _difference(row: pd.Series) -> list[str]:
+    spread = "" if math.isnan(row.deviation) else f" ± {row.deviation:.3f}"
+    return [f"{row.difference:+.3f}{spread}", "" if math.isnan(row.p) else f"{row.p:.3g}"]

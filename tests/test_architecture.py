@@ -25,6 +25,7 @@ ALL_ROOMS = {
     *("lead_robustness", "contract", "conversion", "reconstruction", "studies", "optim"),
     *("evaluation_results", "evaluation_files"),
     *("export", "export_readme", "exported", "hub", "portable"),
+    *("extraction", "embedding_files", "probing", "shallow_features", "comparison"),
 }
 # The design: data -> transforms -> tasks, data -> corpora, modules -> models,
 # metrics -> criterions; interop knows models and data; everything -> cli.
@@ -51,12 +52,26 @@ KNOWS = {
     "contract": {"data"},
     "exported": {"data"},
     "export": {
-        *("checkpoint", "contract", "corpora", "data", "models"),
+        *("checkpoint", "contract", "corpora", "data", "evaluation", "models"),
         *("export_readme", "exported", "portable"),
     },
     "export_readme": {"contract", "exported"},
     "hub": {"data", "exported"},
-    "portable": {"models"},
+    "portable": {"exported", "models"},
+    "embedding_files": {"data"},
+    "extraction": {
+        *("checkpoint", "contract", "data", "evaluation", "models"),
+        *("embedding_files", "exported"),
+    },
+    "shallow_features": set(),
+    "probing": {
+        *("data", "evaluation", "evaluation_results", "metrics", "tasks"),
+        *("embedding_files", "shallow_features"),
+    },
+    "comparison": {
+        *("checkpoint", "contract", "evaluation", "evaluation_files", "evaluation_results"),
+        *("embedding_files", "exported", "extraction", "metrics", "models", "probing"),
+    },
     "conversion": {"checkpoint", "data", "interop", "models"},
     "reconstruction": {"checkpoint", "data", "evaluation", "modules"},
     "studies": {"data", "engine"},

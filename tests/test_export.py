@@ -1,6 +1,7 @@
 """Exported networks compute what they compute here, without this package, for every family."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -23,7 +24,10 @@ from fairseq_ecg.contract import ContractError, InputContract
 from fairseq_ecg.data.wfdb_reader import read_signal
 from fairseq_ecg.evaluation import evaluate
 from fairseq_ecg.export import ExportError, export_checkpoint, made_up_recordings
-from tests.exports import CONTRACT, MODELS, N_SAMPLES, programs, write_model
+from tests.exports import CONTRACT, MODELS, N_SAMPLES, programs, sizes_of, write_model
+from tests.golden import RELATIVE
+from tests.golden import distance as relative_distance
+from tests.golden import load as load_golden
 from tests.models.test_encoder import ENCODERS, HEADS, build
 from tests.recordings import write_tone_store
 from tests.runs import CLASSIFICATION, PRETRAINING, logged, train
@@ -182,6 +186,38 @@ def test_the_encoder_of_any_model_is_written_for_fine_tuning(name, tmp_path):
         assert model.pretrained_contract.labels is None
 
 
+def test_the_references_own_numbers_come_out_of_the_graph(shared, tmp_path):
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra: export)")
+    golden = load_golden(shared / "golden" / "w2v_cmsc")
+    source = golden.arrays["source"]
+    with pytest.raises(ContractError, match="does not say .*unit.*--kind"):
+        export_checkpoint(golden.checkpoint, tmp_path / "out", ["onnx"])
+    written = export_checkpoint(
+        golden.checkpoint, tmp_path / "out", ["onnx"], kind="chil", recordings=source
+    )
+    assert (written.n_samples, written.step) == (2500, 1)
+    found = portable.open_onnx(tmp_path / "out" / "model.onnx")(source)["embedding"]
+    assert relative_distance(found, golden.arrays["pooled"]) < RELATIVE
+    with pytest.raises(CheckpointError, match="was exported without; give `--format safetensors`"):
+        fairseq_ecg.load_pretrained(tmp_path / "out")
+
+
+def test_a_length_that_needs_another_graph_is_no_length_of_this_one(tmp_path):
+    """The zeros of TensorFlow's convolutions depend on whether a length is even."""
+    cfg = {**sizes_of("ecg_resnet1d"), "same_padding": "tf"}
+    model = build("ecg_resnet1d", **cfg)
+    path = save_checkpoint(tmp_path / "a.pt", {"_name": "ecg_resnet1d", **cfg}, model, **CONTRACT)
+    written = export_checkpoint(path, tmp_path / "out", ["torch-export"])
+    assert written.step == 32
+    run = portable.open_pt2(tmp_path / "out" / "model.pt2")
+    assert distance(eager(path, torch.ones(1, 12, 320)), run(torch.ones(1, 12, 320))) < LIMIT
+    with pytest.raises(AssertionError, match="Guard failed"):
+        run(torch.ones(1, 12, 321))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "any multiple of 32 more or fewer" in card
+    assert "onnxruntime does not check that" in card
+
+
 # --- runs -----------------------------------------------------------------------------------------
 
 
@@ -236,7 +272,11 @@ def test_statistics_of_the_training_data_travel_with_the_network(tmp_path):
     (tmp_path / "std.text").write_text("\n".join(["2.5"] * 12))
     path = write_model(tmp_path / "a.pt", "se_wrn", normalize=True, unit="standard deviations")
     raw = torch.load(path, weights_only=True)
-    task = {"data": "/data", "mean_path": f"{tmp_path}/mean.text", "std_path": f"{tmp_path}/std.text"}
+    task = {
+        "data": "/data",
+        "mean_path": f"{tmp_path}/mean.text",
+        "std_path": f"{tmp_path}/std.text",
+    }
     raw["cfg"]["task"] = task
     torch.save(raw, path)
     export_checkpoint(path, tmp_path / "out", ["safetensors"])
@@ -254,17 +294,23 @@ def test_statistics_of_the_training_data_travel_with_the_network(tmp_path):
 # --- what is in the files -------------------------------------------------------------------------
 
 
-def test_no_file_says_where_it_was_made_and_none_needs_to_be_unpickled(exports):
+def test_no_file_says_where_it_was_made_and_none_can_run_code(exports):
     path, written = exports("ecg_transformer_classifier")
     for file in written.folder.iterdir():
         content = file.read_bytes()
         for place in (str(path.parent), os.path.dirname(fairseq_ecg.__file__)):
             assert place.encode() not in content, file
     with zipfile.ZipFile(written.folder / "model.pt2") as archive:
-        for name in archive.namelist():
-            assert re.search(r"weight_\d+$|\.json$|version$|byteorder$|format$", name), name
+        known = (
+            r"/(weight_\d+|\w+\.json|version|byteorder|archive_format|archive_version|\.data/\w+)$"
+        )
+        others = [name for name in archive.namelist() if not re.search(known, name)]
+        assert [name.partition("/")[2] for name in others] == ["data/sample_inputs/model.pt"]
+        (given,), named = torch.load(io.BytesIO(archive.read(others[0])), weights_only=True)
         configs = [archive.read(n) for n in archive.namelist() if n.endswith("_config.json")]
-    assert configs
+    assert not given.any()
+    assert named == {}
+    assert len(configs) == 2
     assert not any(b'"use_pickle":true' in text.replace(b" ", b"") for text in configs)
 
 
@@ -323,8 +369,10 @@ def test_a_contract_fills_in_what_the_checkpoint_does_not_know(tmp_path, capsys)
     assert "--kind" in error
     assert "--contract" in error
     (tmp_path / "c.json").write_text('{"rate_hz": 250, "unit": "mV"}')
-    assert main([*arguments, "--contract", str(tmp_path / "c.json")]) == 0
-    assert "se_wrn, " in capsys.readouterr().out
+    assert main([*arguments, "--contract", str(tmp_path / "c.json"), "--for", "finetuning"]) == 0
+    printed = capsys.readouterr().out
+    assert "se_wrn, " in printed
+    assert "encoder.pt" in printed
     assert fairseq_ecg.load_pretrained(tmp_path / "out")[1]["rate_hz"] == 250
     for given, message in (
         ({"rate": 250}, "has no key 'rate'"),
@@ -356,7 +404,11 @@ def small(tmp_path):
 @pytest.mark.parametrize(
     ("formats", "options", "message"),
     [
-        (["onxx"], {}, r"no format is called 'onxx' \(did you mean 'onnx'\?\); known: safetensors"),
+        (
+            ["onxx"],
+            {},
+            r"no format is called 'onxx'; did you mean onnx\?; known: safetensors, onnx",
+        ),
         ([], {}, "no format is given"),
         (None, {"purpose": "training"}, "for use or finetuning, not for 'training'"),
     ],
@@ -380,7 +432,9 @@ def test_a_model_without_an_encoder_has_nothing_to_export(small, tmp_path, monke
 
     monkeypatch.setitem(MODEL_REGISTRY, "se_wrn", Plain)
     for purpose in ("use", "finetuning"):
-        with pytest.raises(ExportError, match="model se_wrn: it has no encoder.*give the checkpoint"):
+        with pytest.raises(
+            ExportError, match="model se_wrn: it has no encoder.*give the checkpoint"
+        ):
             export_checkpoint(small, tmp_path / "out", purpose=purpose)
     assert not (tmp_path / "out").exists()
 
@@ -395,10 +449,10 @@ def test_missing_packages_are_named_with_the_way_out(small, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("module", "function"),
     [
-        (exported, "save_file"),
+        (exported, "replacing"),
         (exported, "write_json"),
         (export, "write_text"),
-        (torch.export, "save"),
+        (portable, "write_bytes"),
         (np, "save"),
     ],
 )
@@ -413,12 +467,24 @@ def test_a_full_disk_leaves_nothing(small, tmp_path, monkeypatch, module, functi
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_a_disk_that_is_full_for_a_library_is_one_for_the_user(tmp_path):
-    path = tmp_path / "gone" / "a.safetensors"
-    with pytest.raises(OSError, match="a.safetensors cannot be written"):
-        exported.write_weights(path, {"a": torch.ones(1)})
-    with pytest.raises(OSError, match="b.pt2 cannot be written: no space"), exported.writing(path.with_name("b.pt2")):
-        raise RuntimeError("no space")
+@pytest.mark.parametrize("words", ["torch-export", "onnx", "safetensors --for finetuning"])
+def test_a_disk_that_is_really_full_leaves_nothing_and_ends_no_process(small, tmp_path, words):
+    """A limit to the size of files is what a test can have of a full disk."""
+    program = (
+        "import resource, sys, fairseq_ecg; from fairseq_ecg.cli.main import main; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500)); sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["export", str(small), "--dest", str(tmp_path / "new" / "out"), "--format"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments, *words.split()],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "File too large" in done.stderr
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_a_graph_that_computes_something_else_is_not_published(small, tmp_path, monkeypatch):
@@ -428,7 +494,9 @@ def test_a_graph_that_computes_something_else_is_not_published(small, tmp_path, 
 
     graphs = [(n, f, w, slightly_wrong) for n, f, w, _ in export._GRAPHS if n == "torch-export"]
     monkeypatch.setattr(export, "_GRAPHS", tuple(graphs))
-    with pytest.raises(portable.PortableError, match=r"differs from PyTorch by 3\.\de-05, more than"):
+    with pytest.raises(
+        portable.PortableError, match=r"differs from PyTorch by 3\.\de-05, more than"
+    ):
         export_checkpoint(small, tmp_path / "out", ["torch-export"])
     assert not (tmp_path / "out").exists()
 
@@ -442,7 +510,10 @@ def test_a_graph_that_computes_something_else_is_not_published(small, tmp_path, 
     ],
 )
 def test_a_graph_that_fails_is_told_from_one_that_agrees(found, message):
-    model, source = build("se_wrn", num_filters="[4, 8]", num_blocks=1, ratio=4), torch.randn(2, 12, 96)
+    model, source = (
+        build("se_wrn", num_filters="[4, 8]", num_blocks=1, ratio=4),
+        torch.randn(2, 12, 96),
+    )
     network = portable.Network(model)
     with torch.no_grad():
         assert portable.largest_difference(model, network, [source]) == 0
@@ -512,7 +583,9 @@ def test_a_folder_says_itself_how_its_data_were_prepared(small, tmp_path):
 
 def test_weights_that_share_memory_are_written_whole(tmp_path):
     one = torch.arange(6.0)
-    exported.write_weights(tmp_path / "a.safetensors", {"a": one, "b": one[2:], "c": one.view(2, 3).T})
+    exported.write_weights(
+        tmp_path / "a.safetensors", {"a": one, "b": one[2:], "c": one.view(2, 3).T}
+    )
     found = exported._read_weights(tmp_path, "a.safetensors")
     assert torch.equal(found["b"], one[2:])
     assert torch.equal(found["c"], one.view(2, 3).T)
@@ -535,7 +608,9 @@ def test_networks_of_one_lead_are_exported_for_one_or_for_all(tmp_path):
         ("ecg_cnn_classifier", head, 12),
         ("ecg_transform_cnn", {k: v for k, v in cfg.items() if k != "num_labels"}, 1),
     ):
-        path = save_checkpoint(tmp_path / f"{name}.pt", {"_name": name, **keys}, build(name, **keys), **CONTRACT)
+        path = save_checkpoint(
+            tmp_path / f"{name}.pt", {"_name": name, **keys}, build(name, **keys), **CONTRACT
+        )
         written = export_checkpoint(path, tmp_path / name, ["torch-export"])
         assert written.differences["torch-export"] < LIMIT
         assert np.load(tmp_path / name / "example.npy").shape == (3, rows, N_SAMPLES)

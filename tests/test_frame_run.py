@@ -6,6 +6,7 @@ import pytest
 
 from fairseq_ecg.cli.main import main
 from fairseq_ecg.evaluation import evaluate
+from fairseq_ecg.evaluation_files import read_evaluation
 from tests.patients import run_words, write_release
 from tests.runs import Run, logged, train
 
@@ -84,7 +85,12 @@ def test_the_command_prints_and_writes_the_scores_of_frames(beat, data, tmp_path
     printed = capsys.readouterr().out
     assert "f1_normal" in printed
     assert "16 frames of valid" in printed
-    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 17
+    header, *rows = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert header.startswith("record,start_sample,undefined,normal,")
+    assert len({tuple(row.split(",")[:2]) for row in rows}) == len(rows) == 16
+    read = read_evaluation(tmp_path)
+    assert read.labels[:2] == ["undefined", "normal"]
+    assert all(f"{start}" == row.split(",")[1] for start, row in zip(read.start, rows, strict=True))
 
 
 def test_a_classifier_of_rhythms_starts_from_one_of_beats(beat, data, tmp_path):

@@ -84,6 +84,19 @@ def test_an_evaluation_repeats_the_validation(run, data):
     assert ((result.similarity <= 1 + 1e-6) & (result.similarity > -1)).all()
 
 
+def test_accuracies_have_intervals_drawn_by_patient_and_pairs_have_none(best, data, capsys):
+    result = evaluate(best, str(data), "valid", bootstrap=30)
+    assert list(result.intervals) == ["accuracy", "rank5_accuracy"]
+    for name, interval in result.intervals.items():
+        assert interval.value == pytest.approx(result.metrics[name])
+        assert interval.low <= interval.value <= interval.high
+    assert evaluate(best, str(data), "valid").intervals == {}
+    assert main(["evaluate", best, str(data), "--split", "valid", "--bootstrap", "30"]) == 0
+    assert "auroc and eer are of pairs, which share patients" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="decides no classes; only probabilities can be averaged"):
+        evaluate([best, best], str(data), "valid")
+
+
 def test_fewer_leads_are_other_recordings(best, data):
     whole, single = (evaluate(best, str(data), "valid", leads=leads) for leads in (None, "1-lead"))
     assert not np.allclose(whole.similarity, single.similarity, atol=1e-6)

@@ -67,3 +67,15 @@ def test_a_model_without_what_the_loss_needs_is_refused_before_data_are_opened(
     with pytest.raises(launch.LaunchError, match=message):
         launch.compose(launch.CommandLine([*common, *words]))
     preflight.check(launch.compose(launch.CommandLine(common)))
+
+
+@pytest.mark.parametrize("subsets", [("train", "valid,train"), ("train_010", "train_010")])
+def test_what_is_trained_on_does_not_validate_too(subsets, tmp_path):
+    train, valid = subsets
+    for split in {train, *valid.split(",")}:
+        write_manifest(tmp_path / f"{split}.tsv", "store", [("r0", 5000)])
+    words = ["--config-name", "uresnet_small", f"task.data={tmp_path}"]
+    words += [f"dataset.train_subset={train}", f"dataset.valid_subset='{valid}'"]
+    with pytest.raises(launch.LaunchError, match=rf"is trained on too .*{train}_again"):
+        launch.compose(launch.CommandLine(words))
+    preflight.check(launch.compose(launch.CommandLine([*words, "dataset.disable_validation=true"])))

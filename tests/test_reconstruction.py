@@ -88,6 +88,17 @@ def test_records_trained_on_are_counted_and_segments_can_be_kept_apart(checkpoin
     assert (segments.overlap, segments.unit, segments.num_segments) == (18, "segment", 18)
 
 
+def test_errors_have_intervals_drawn_by_patient(checkpoint, data):
+    result = evaluate(checkpoint, str(data), bootstrap=40)
+    assert set(result.intervals) == set(result.metrics)
+    for name, interval in result.intervals.items():
+        assert interval.value == pytest.approx(result.metrics[name], rel=1e-9)
+        assert interval.low < interval.value < interval.high
+        assert interval.valid == 40
+    least, most = (reduce(result.errors["mse"]) for reduce in (np.min, np.max))
+    assert least <= result.intervals["mse"].low <= result.intervals["mse"].high <= most
+
+
 def test_scaled_targets_have_no_error_in_microvolts(patchwise, data):
     assert set(evaluate(patchwise, str(data)).metrics) == {"mse", "nmse"}
 

@@ -233,3 +233,61 @@ def test_a_real_study_trains_from_its_start_and_scores(tmp_path):
     assert {"auroc", "f1"} <= set(rows.metric)
     contract = read_checkpoint(study.checkpoint(trial.run)).contract
     assert "pretraining" in contract["trained_on"]
+
+
+def test_columns_that_count_are_whole_and_have_a_spread_only_where_they_differ():
+    rows = rows_of(
+        ("a", "patients", 1, 10450), ("a", "patients", 2, 10450), ("a", "epochs", 1, 60),
+        ("a", "epochs", 2, 61),
+    )  # fmt: skip
+    line = as_markdown(rows, "method", "metric", counts=("patients", "epochs")).splitlines()[2]
+    assert line == "| a | 10,450 | 60.5 ± 0.7 |"
+
+
+def test_differences_are_taken_seed_by_seed_over_the_means_of_a_seed():
+    rows = rows_of(
+        *(("scratch", "f1", seed, 0.5) for seed in range(3)),
+        ("beat", "f1", 0, 0.6), ("beat", "f1", 0, 0.8), ("beat", "f1", 1, 0.5),
+        ("beat", "f1", 7, 0.9), ("beat", "pretraining", 0, 1.0),
+    )  # fmt: skip
+    (found,) = studies.paired_differences(rows, "method", "scratch").to_dict("records")
+    assert (found["method"], found["metric"], found["n"]) == ("beat", "f1", 2)
+    assert found["difference"] == pytest.approx(0.1)
+    assert found["deviation"] == pytest.approx(np.std([0.2, 0.0], ddof=1))
+    assert np.isnan(found["p"])
+
+
+def test_the_signed_rank_test_needs_six_pairs_and_counts_the_signs_of_the_ranks():
+    def p_of(differences):
+        rows = [("a", "f1", seed, 0.0) for seed in range(len(differences))]
+        rows += [("b", "f1", seed, value) for seed, value in enumerate(differences)]
+        return studies.paired_differences(rows_of(*rows), "method", "a").p.item()
+
+    def by_hand(differences):
+        ranks = np.argsort(np.argsort(np.abs(differences))) + 1
+        signs = np.array(list(np.ndindex(*[2] * len(ranks))))
+        sums = signs @ ranks
+        observed = ranks[np.array(differences) > 0].sum()
+        tail = min((sums <= observed).mean(), (sums >= observed).mean())
+        return min(1.0, 2 * tail)
+
+    mixed = [0.3, -0.1, 0.2, 0.5, 0.4, -0.6, 0.7]
+    assert p_of(mixed) == pytest.approx(by_hand(mixed))
+    assert p_of(mixed[:6]) == pytest.approx(by_hand(mixed[:6]))
+    assert np.isnan(p_of(mixed[:5]))
+    assert p_of([0.0] * 8) == 1
+
+
+def test_differences_become_a_table():
+    rows = rows_of(
+        *(("scratch", "f1", seed, 0.5) for seed in range(6)),
+        *(("beat", "f1", seed, 0.6 + seed / 100) for seed in range(6)),
+        ("rhythm", "f1", 0, 0.4),
+    )  # fmt: skip
+    found = studies.paired_differences(rows, "method", "scratch")
+    assert studies.differences_as_markdown(found, "method", ["f1", "absent"]).splitlines() == [
+        "|  | pairs | f1 | p |",
+        "|---|---|---|---|",
+        "| beat | 6 | +0.125 ± 0.019 | 0.0312 |",
+        "| rhythm | 1 | -0.100 |  |",
+    ]

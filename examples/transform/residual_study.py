@@ -7,11 +7,12 @@
 ``shortcuts``: no block, the first, the first two, or all three with a shortcut. ``depth``: none or
 all, with 1, 2, ... pairs of convolutions per block. Of each the pretext task is measured: accuracy
 and mean F1 of the recordings to validate on, updates to 95 % of the last F1, the mean of F1 over
-all validations (high where F1 rises early), seconds per update, and the norm of the gradient in the
-first pair of convolutions over that in the last. ``--labelled`` adds what the frozen encoder and
-full fine-tuning reach on labels, for each label set, so that two divisions into folds stand beside
-each other. Written are all numbers, a table, the differences from the network without shortcuts
-seed by seed, and pictures of the curves. A run that is finished is not repeated.
+all validations (high where F1 rises early), seconds per update, the norm of the gradient in the
+first pair of convolutions over that in the last, and the smallest one in the first, each a mean
+over an interval of the log. ``--labelled`` adds what the frozen encoder and full fine-tuning reach
+on labels, for each label set, so that two divisions into folds stand beside each other. Written are
+all numbers, a table, the differences from the network without shortcuts seed by seed, and pictures
+of the curves. A run that is finished is not repeated.
 """
 
 import argparse
@@ -105,15 +106,17 @@ def pretext_scores(folder: Path) -> dict[str, float]:
     last = validations[-1]
     reached = SHARE_OF_LAST * last["valid_f1"]
     first = next(row for row in validations if row["valid_f1"] >= reached)
+    learnt = last["valid_f1"] > 0
     lines = read_log(folder)
     speed = [row["ups"] for row in lines if row.get("ups", 0) > 0]
     return {
         "pretext accuracy": last["valid_accuracy"],
         "pretext F1": last["valid_f1"],
-        "updates to 95 %": first["valid_num_updates"],
+        "updates to 95 %": first["valid_num_updates"] if learnt else math.nan,
         "F1 over training": float(np.mean([row["valid_f1"] for row in validations])),
         "s per update": 1 / float(np.median(speed)) if speed else math.nan,
         "gradient, first over last": _gradient_ratio(lines),
+        "smallest gradient of the first": min(row["gradient_norm_1"] for row in lines),
     }
 
 

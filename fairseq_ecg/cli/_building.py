@@ -15,11 +15,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, default=usable_cpus(), help="processes (all: %(default)s)"
     )
+    add_progress(parser)
+
+
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """Add ``--progress`` to a verb.
+
+    Args:
+        parser: The verb's parser.
+    """
     parser.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
         help="show a progress bar (on a terminal by default)",
     )
+
+
+def progress_of(args: argparse.Namespace) -> bool:
+    """Return whether a progress bar shall be shown.
+
+    Args:
+        args: The parsed arguments.
+    """
+    return sys.stderr.isatty() if args.progress is None else args.progress
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +59,7 @@ def options_of(args: argparse.Namespace) -> dict[str, Any]:
     """
     options = {
         "workers": args.workers,
-        "progress": sys.stderr.isatty() if args.progress is None else args.progress,
+        "progress": progress_of(args),
     }
     if hasattr(args, "overwrite"):
         options["overwrite"] = args.overwrite

@@ -155,6 +155,6 @@ def _evaluate(folder: Path, manifests: Path) -> Evaluation:
     checkpoint = folder / "checkpoints/checkpoint_best.pt"
     print(f"\n== evaluation, {folder.name.replace('_', ' ')}")
     print(f"$ fairseq-ecg evaluate {checkpoint} {manifests / LABEL_SET} --out {folder}", flush=True)
-    result = evaluate(str(checkpoint), str(manifests / LABEL_SET), "test")
-    write_evaluation(result, folder)
+    result = evaluate(str(checkpoint), str(manifests / LABEL_SET), "test", bootstrap=1000)
+    write_evaluation(result, folder, pictures=True)
     return result

@@ -14,7 +14,7 @@ import pandas as pd
 from fairseq_ecg.cli.thresholds import SCORES
 from fairseq_ecg.data.atomic import write_text
 from fairseq_ecg.evaluation_files import evaluation_folder, read_evaluation
-from fairseq_ecg.evaluation_results import Evaluation
+from fairseq_ecg.evaluation_results import Evaluation, check_same_rows
 from fairseq_ecg.metrics.diversity import (
     MEASURES,
     Arm,
@@ -198,7 +198,7 @@ def compare_models(
         for folder in folders:
             found = read_evaluation(folder)
             first = found if first is None else first
-            _check_alike(first, found, next(iter(arms.values()))[0], folder)
+            check_same_rows(first, found, next(iter(arms.values()))[0], folder)
             limits: np.ndarray | float = threshold
             if valid is not None:
                 limits = _thresholds(evaluation_folder(folder) / valid, found, SCORES[score], seed)
@@ -321,20 +321,6 @@ def _thresholds(
             f"{folder} has the recordings that are to be decided; give predictions on others"
         )
     return search(chosen_on, seed).values
-
-
-def _check_alike(first: Evaluation, found: Evaluation, reference: str, folder: str) -> None:
-    """Refuse predictions of other recordings, classes or truths than the first ones."""
-    for what, one, other in (
-        ("classes", first.labels, found.labels),
-        ("recordings", first.names, found.names),
-        ("true classes", first.truth.tolist(), found.truth.tolist()),
-    ):
-        if one != other:
-            raise ValueError(
-                f"{folder} and {reference} have other {what} ({len(other)} and {len(one)}); models "
-                "are compared on the same recordings: evaluate all on one split"
-            )
 
 
 def _mean(values: np.ndarray) -> float:

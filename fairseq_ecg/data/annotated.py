@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -38,6 +39,19 @@ CACHE_SEGMENTS = 1024
 """Records whose header and marks are kept: 16 patients of 50 segments, and some."""
 
 Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    """What is known of a recording.
+
+    Attributes:
+        header: Its header.
+        leads: Position in the file by the row of the standard lead.
+    """
+
+    header: WfdbHeader
+    leads: dict[int, int]
 
 
 class AnnotatedSource:
@@ -84,9 +98,9 @@ class AnnotatedSource:
         self.corpus = str(facts.get("corpus", self._root.name))
         self._lead_map = facts.get("lead_map", {}) if lead_map is None else dict(lead_map)
         self.rate_hz = float(facts["rate_hz"]) if facts else self._read_header(0).rate_hz
-        self._headers = _Recent(self._load_header, cache_segments)
+        self._recordings = _Recent(self._load_recording, cache_segments)
         self._marks = _Recent(self._load_marks, cache_segments)
-        leads = facts.get("leads") or [name for _, name in self._leads(self._headers(0))]
+        leads = facts.get("leads") or [STANDARD_LEADS[lead] for lead in self._recordings(0).leads]
         self._recorded = np.isin(STANDARD_LEADS, leads)
         if annotations:
             self.marks(0)
@@ -117,13 +131,14 @@ class AnnotatedSource:
         if out is None:
             out = np.empty((len(rows), stop - start), dtype=np.float32)
         out.fill(0)
-        header = self._headers(row)
-        recorded = {STANDARD_LEADS.index(name): lead for lead, name in self._leads(header)}
-        values = to_millivolts(read_raw(self._root / self.names[row], header, start, stop))
+        recording = self._recordings(row)
+        raw = read_raw(self._root / self.names[row], recording.header, start, stop)
+        values = to_millivolts(raw)
+        if raw.invalid is not None:
+            values[raw.invalid] = 0
         for position, lead in enumerate(rows):
-            if lead in recorded:
-                np.nan_to_num(values[recorded[lead]], copy=False)
-                out[position] = values[recorded[lead]]
+            if lead in recording.leads:
+                out[position] = values[recording.leads[lead]]
         return out
 
     def marks(self, row: int) -> Marks:
@@ -187,14 +202,10 @@ class AnnotatedSource:
         """Return nothing: the whole files would have to be read for it."""
         return np.empty(0, dtype=np.uint64)
 
-    def _leads(self, header: WfdbHeader) -> list[tuple[int, str]]:
-        """Return position in the file and standard name of the leads of a record."""
-        return standard_leads(header, self._lead_map)
-
     def _read_header(self, row: int) -> WfdbHeader:
         return read_header(self._root / self.names[row])
 
-    def _load_header(self, row: int) -> WfdbHeader:
+    def _load_recording(self, row: int) -> _Recording:
         header = self._read_header(row)
         name = self._root / self.names[row]
         if header.rate_hz != self.rate_hz:
@@ -209,10 +220,20 @@ class AnnotatedSource:
                 f"{name} has {header.n_samples} samples, but its manifest says "
                 f"{self.n_samples[row]}; run `fairseq-ecg manifest` again",
             )
-        return header
+        leads = standard_leads(header, self._lead_map)
+        return _Recording(header, {STANDARD_LEADS.index(name): lead for lead, name in leads})
 
     def _load_marks(self, row: int) -> Marks:
-        return load_marks(self._root / self.names[row], self._headers(row))[0]
+        try:
+            return load_marks(self._root / self.names[row], self._recordings(row).header)[0]
+        except RecordError as error:
+            if error.reason != "missing_file":
+                raise
+            raise RecordError(
+                "no_annotation",
+                f"{error.args[1]}, and labels are made of it; manifests with _all in their names "
+                "list such recordings, too: give the one without",
+            ) from None
 
 
 def load_marks(path: Path, header: WfdbHeader) -> tuple[Marks, list[tuple[str, str]]]:

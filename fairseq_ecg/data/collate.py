@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_KEYS = dict.fromkeys(("patient_id", "record", "segment", "view", "gallery"), torch.int64)
+_KEYS = dict.fromkeys(("patient_id", "record", "start", "segment", "view", "gallery"), torch.int64)
 
 
 # What of an item the network gets besides its samples.
@@ -54,8 +54,9 @@ def collate(
 
     Args:
         items: Dictionaries with ``id`` and ``source`` (float32 [C, T_i], mV), and any of
-            ``label`` ([K] or a number), ``patient_id``, ``record``, ``segment``, ``view``,
-            ``gallery``, ``scale_mv`` (float32 [C]), ``mask`` and ``lead_mask`` (bool [C, N_i]).
+            ``label`` ([K] or a number), ``patient_id``, ``record``, ``start``, ``segment``,
+            ``view``, ``gallery``, ``scale_mv`` (float32 [C]), ``mask`` and ``lead_mask`` (bool
+            [C, N_i]).
         pad: Pad short items with zeros at the end to the longest; otherwise crop all to the
             shortest.
         max_samples: Longest allowed T; longer items are cropped.

@@ -128,7 +128,10 @@ class Frame:
 
 
 class FrameDataset(PatientDataset):
-    """Frames: ``id``, ``record``, ``patient_id``, ``source`` float32 [C, T], ``label`` one-hot [K].
+    """Frames: ``source`` float32 [C, T], ``label`` one-hot [K], and where they are from.
+
+    That is ``record``, ``patient_id`` and ``start``, the first sample in those of the recording;
+    ``id`` is the place in the epoch.
 
     A frame of a class that is skipped is drawn again, up to ``MAX_DRAWS`` times; then the frame is
     taken from another patient of the same window.
@@ -177,6 +180,7 @@ class FrameDataset(PatientDataset):
                 "id": index,
                 "record": frame.row,
                 "patient_id": self.source.patient(frame.row),
+                "start": frame.start,
                 "source": source,
                 "label": self._one_hot[frame.label],
             }

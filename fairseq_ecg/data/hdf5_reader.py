@@ -44,13 +44,13 @@ class TracingReader:
 
     def facts(self, path: Path) -> RecordFacts:
         """See ``RecordReader.facts``; the length is that with the zeros around the recording."""
-        with _open(path) as file:
+        with open_hdf5(path) as file:
             self._check(path, file)
             return RecordFacts(file[_TRACINGS].shape[1], CODE_RATE_HZ, STANDARD_LEADS)
 
     def read(self, path: Path) -> Recording:
         """See ``RecordReader.read``."""
-        with _open(path) as file:
+        with open_hdf5(path) as file:
             self._check(path, file)
             tracing = file[_TRACINGS][self.row]
         values = strip_padding(np.asarray(tracing, dtype=np.float32).T)
@@ -81,7 +81,7 @@ def read_exam_ids(path: Path) -> np.ndarray:
         RecordError: If the file cannot be read, or is none of tracings.
         MissingPackageError: If h5py is not installed.
     """
-    with _open(path) as file:
+    with open_hdf5(path) as file:
         return _ids(path, file)
 
 
@@ -129,7 +129,19 @@ def _ids(path: Path, file: Any) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[Any]:
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """Open an HDF5 file for reading.
+
+    Args:
+        path: The file.
+
+    Yields:
+        The ``h5py.File``.
+
+    Raises:
+        RecordError: If it cannot be read.
+        MissingPackageError: If h5py is not installed.
+    """
     try:
         import h5py
     except ImportError:

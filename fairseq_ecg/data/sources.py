@@ -211,7 +211,7 @@ class StoreSource:
 
     def demographics(self) -> tuple[np.ndarray, list[str]]:
         """See ``Source.demographics``."""
-        known = self._store.index.iloc[self._rows]
+        known = self._store.columns("age", "sex").iloc[self._rows]
         return known["age"].to_numpy(dtype=np.float64), known["sex"].fillna("").tolist()
 
     def recordings_of(self, row: int) -> Iterator[np.ndarray]:

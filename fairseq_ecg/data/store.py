@@ -154,6 +154,14 @@ class Store:
         """All columns of the index as a table, read on first use."""
         return pq.read_table(self.path / INDEX_FILE).to_pandas()
 
+    def columns(self, *names: str) -> pd.DataFrame:
+        """Read some columns of the index, all records in row order.
+
+        Args:
+            *names: Of ``index_schema``.
+        """
+        return pq.read_table(self.path / INDEX_FILE, columns=list(names)).to_pandas()
+
     @cached_property
     def _rows(self) -> dict[str, int]:
         return {record: row for row, record in enumerate(self.records)}

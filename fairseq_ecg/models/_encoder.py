@@ -171,6 +171,11 @@ class EcgEncoder(BaseFairseqModel):
         return self.encode(source, padding_mask)["features"]
 
     @property
+    def token_rows(self) -> int:
+        """How many rows of frames ``features`` holds one after the other: 1, or one per lead."""
+        return 1
+
+    @property
     def embedding_width(self) -> int:
         """Width of what ``pooled`` and ``embed`` return; D unless a family pools otherwise."""
         return self.width

@@ -346,6 +346,11 @@ class EcgMae(EcgEncoder):
             "pooled": self.norm(mean),
         }
 
+    @property
+    def token_rows(self) -> int:
+        """Return how many rows of tokens there are; see the base class."""
+        return self.embedding.grid.rows
+
     def pooled(self, encoded: Mapping[str, Optional[Tensor]]) -> Tensor:
         """Return the mean over the valid tokens, zeros included; see the base class."""
         return mean_of_valid(encoded["features"], encoded["padding_mask"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ class Panel:
         width_mm: how long it is.
         x_mm: where its N samples stand, from `left_mm`, [N].
         values_mv: the samples, [N]; None if the lead was not recorded.
+        begin_s: time in the recording at its left end.
+        name: the lead as the recording names it, without what is written besides.
     """
 
     lead: str
@@ -41,6 +43,8 @@ class Panel:
     width_mm: float
     x_mm: NDArray[np.float64]
     values_mv: NDArray[np.float32] | None
+    begin_s: float
+    name: str
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,10 @@ def _plan_strips(signal: EcgSignal, start_s: float) -> Page:
             begin_s = start_s + strip * _PAGE_S
             row = strip * n_leads + index
             values = signal.values_mv[index]
-            name = signal.leads[index] + (f"   {begin_s:g} s" if n_strips > 1 else "")
-            panels.append(_cut(name, row, PULSE_MM, values, signal.rate_hz, begin_s, width_s))
+            lead = signal.leads[index]
+            panel = _cut(lead, row, PULSE_MM, values, signal.rate_hz, begin_s, width_s)
+            written = lead + (f"   {begin_s:g} s" if n_strips > 1 else "")
+            panels.append(replace(panel, lead=written))
     shown_s = min(left_s, n_strips * _PAGE_S)
     caption = _caption(signal, start_s, shown_s)
     if signal.n_leads > n_leads:
@@ -114,12 +120,12 @@ def _cut(
 ) -> Panel:
     width_mm = length_s * MM_PER_S
     if values_mv is None:
-        return Panel(lead, row, left_mm, width_mm, np.zeros(0), None)
+        return Panel(lead, row, left_mm, width_mm, np.zeros(0), None, begin_s, lead)
     # From the sample before to the one after the stretch, so that neighbouring stretches touch.
     start, stop = int(begin_s * rate_hz), int(np.ceil((begin_s + length_s) * rate_hz)) + 1
     shown = values_mv[start:stop]
     x_mm = ((start + np.arange(len(shown))) / rate_hz - begin_s) * MM_PER_S
-    return Panel(lead, row, left_mm, width_mm, x_mm, shown)
+    return Panel(lead, row, left_mm, width_mm, x_mm, shown, begin_s, lead)
 
 
 def _caption(signal: EcgSignal, start_s: float, shown_s: float) -> str:

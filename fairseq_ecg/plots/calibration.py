@@ -90,7 +90,7 @@ def draw_calibration(
     for axes, k in zip(grid[1:], order, strict=False):
         found = reliability(probability[:, k], truth[:, k])
         draw_reliability(axes, {"": found})
-        name = shortened(labels[k], 18).replace("$", r"\$")
+        name = shortened(labels[k], 18)
         axes.set_title(f"{name}, ECE {found.error:.3f}", fontsize=10)
     for axes in grid[count:]:
         axes.set_axis_off()

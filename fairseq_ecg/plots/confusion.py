@@ -142,7 +142,7 @@ def _draw_table(
     axes.set_facecolor("#efefef")
     axes.imshow(np.ma.masked_invalid(shares), cmap="Blues", vmin=0, vmax=1, aspect="equal")
     places = np.arange(len(labels))
-    names = [shortened(label, 16).replace("$", r"\$") for label in labels]
+    names = [shortened(label, 16) for label in labels]
     flat = len(labels) <= 6 and max(map(len, names)) <= 6
     rotation = 0 if flat else 30 if len(labels) <= 6 else 90
     size = 9 if len(labels) <= _MOST_NUMBERED else max(4.0, 9 - 0.09 * len(labels))

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fairseq_ecg._near_misses import near_misses
 from fairseq_ecg.plots._files import save
+from fairseq_ecg.plots._rows import Rows, check_keys, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Rows = Sequence[Mapping[str, Any]]
 # Colour-blind safe (Okabe and Ito 2008); further runs repeat them.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
@@ -70,7 +66,7 @@ def draw_curves(
     if not runs:
         raise ValueError("there must be at least one run to draw, but there is none")
     panels = _panels(y)
-    _check_keys(runs, [x, *(key for keys in panels for key in keys)])
+    check_keys(runs, [x, *(key for keys in panels for key in keys)])
     columns = 1 if len(panels) == 1 else 2
     rows = -(-len(panels) // columns)
     size = (7.2 if columns == 1 else 11.5, 0.9 + 3.4 * rows)
@@ -94,29 +90,19 @@ def _panels(y: str | Sequence[str | Sequence[str]]) -> list[tuple[str, ...]]:
     return panels
 
 
-def _check_keys(runs: Mapping[str, Rows], keys: Sequence[str]) -> None:
-    known = {key for rows in runs.values() for row in rows for key in row}
-    for key in keys:
-        if key not in known:
-            near = near_misses(key, sorted(known)) or sorted(known)[:8]
-            raise ValueError(
-                f"no row of the runs {', '.join(runs)} has the key {key!r}; near: {', '.join(near)}"
-            )
-
-
 def _draw_panel(
     axes: Axes, runs: Mapping[str, Rows], keys: tuple[str, ...], x: str, log_y: bool
 ) -> None:
     for run, rows in enumerate(runs.values()):
         for number, key in enumerate(keys):
-            points = _points(rows, x, key)
+            curve = points(rows, x, key)
             axes.plot(
-                points[:, 0],
-                points[:, 1],
+                curve[:, 0],
+                curve[:, 1],
                 color=COLOURS[run % len(COLOURS)],
                 linestyle=_DASHES[number % len(_DASHES)],
                 linewidth=1.5,
-                marker="o" if len(points) <= _MARKED_UP_TO else "",
+                marker="o" if len(curve) <= _MARKED_UP_TO else "",
                 markersize=3,
                 gid=key,
             )
@@ -126,21 +112,6 @@ def _draw_panel(
     axes.set_ylabel(", ".join(keys).replace("_", " "))
     axes.grid(color="#e4e4e4", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _points(rows: Rows, x: str, y: str) -> NDArray[np.float64]:
-    """Return the finite pairs of two keys, ordered by the first, [N, 2]."""
-    pairs = [(_number(row.get(x)), _number(row.get(y))) for row in rows]
-    points = np.array(pairs, dtype=np.float64).reshape(-1, 2)
-    points = points[np.isfinite(points).all(axis=1)]
-    return points[np.argsort(points[:, 0], kind="stable")]
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return float("nan")
 
 
 def _add_legend(figure: Figure, names: Sequence[str], panels: Sequence[tuple[str, ...]]) -> None:

@@ -7,15 +7,18 @@ beginning; of one longer than 10 s, 10 s are shown. One or two leads get whole s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fairseq_ecg.data.leads import canonical_lead
 from fairseq_ecg.data.signal import EcgSignal
 from fairseq_ecg.plots._files import save
-from fairseq_ecg.plots._page import MM_PER_MV, Panel, plan_page
+from fairseq_ecg.plots._page import MM_PER_MV, MM_PER_S, Page, Panel, plan_page
 from fairseq_ecg.plots._paper import GREY, INK, add_axes, draw_grid, shortened
 
 if TYPE_CHECKING:
@@ -23,6 +26,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Label = tuple[str, float, bool | None]
+
+
+@dataclass(frozen=True)
+class Underlay:
+    """What is coloured under the traces.
+
+    Attributes:
+        values: one number per sample, any scale, float [C, T]; orange above 0, blue below.
+        rate_hz: of these samples.
+        leads: of these rows.
+        caption: what the colours mean, below the paper.
+    """
+
+    values: NDArray[np.floating]
+    rate_hz: float
+    leads: Sequence[str]
+    caption: str = ""
+
 
 _ROW_MM = 30.0
 # A trace may run into the row above or below, as on a recorder, but no further.
@@ -32,6 +53,10 @@ _LEFT_MM, _RIGHT_MM, _TOP_MM, _BOTTOM_MM = 6.0, 6.0, 13.0, 9.0
 _TABLE_MM = 74.0
 _LABEL_ROW_MM = 5.0
 _RIGHT_COLOUR, _WRONG_COLOUR = "#3b6ea5", "#c0392b"
+_FOR, _AGAINST = (0.90, 0.50, 0.0), (0.20, 0.45, 0.85)
+_UNDERLAY_MM = (11.0, 9.0)  # below and above a line
+_UNDERLAY_STEP_MM = 0.5
+_DARKEST = 0.75
 
 
 def plot_ecg(
@@ -41,6 +66,8 @@ def plot_ecg(
     labels: Sequence[Label] | None = None,
     start_s: float = 0.0,
     dpi: int = 150,
+    decided: Collection[str] | None = None,
+    underlay: Underlay | None = None,
 ) -> Path:
     """Draw a recording on ECG paper.
 
@@ -50,10 +77,12 @@ def plot_ecg(
         path: the picture, .png, .pdf or .svg.
         title: one line above the paper.
         labels: predictions to list at the side: name, probability, and whether it is true (None
-            if that is not known). A probability of 0.5 or more counts as predicted; wrong ones are
-            red.
+            if that is not known). Predicted ones are bold, wrong ones red.
         start_s: where the 10 s shown begin.
         dpi: pixels per inch of a .png.
+        decided: names of the labels that count as predicted; None: those of a probability of 0.5
+            or more.
+        underlay: what to colour under the traces.
 
     Returns:
         The path.
@@ -61,7 +90,7 @@ def plot_ecg(
     Raises:
         ValueError: `start_s` lies outside the record, or the suffix of `path` is unknown.
     """
-    return save(draw_ecg(signal, title, labels, start_s, dpi), path)
+    return save(draw_ecg(signal, title, labels, start_s, dpi, decided, underlay), path)
 
 
 def draw_ecg(
@@ -70,6 +99,8 @@ def draw_ecg(
     labels: Sequence[Label] | None = None,
     start_s: float = 0.0,
     dpi: int = 150,
+    decided: Collection[str] | None = None,
+    underlay: Underlay | None = None,
 ) -> Figure:
     """Return the figure that `plot_ecg` saves; its first axes are the paper, in millimetres."""
     from matplotlib.figure import Figure
@@ -92,6 +123,8 @@ def draw_ecg(
         _draw_pulse(paper, _baseline(row, page.n_rows))
     for panel in page.panels:
         _draw_panel(paper, panel, _baseline(panel.row, page.n_rows))
+    if underlay is not None:
+        _draw_underlay(paper, page, underlay)
     if title:
         room = int((paper_mm[0] + side_mm) / 2.15)
         paper.text(0, paper_mm[1] + 3.5, shortened(title, room), fontsize=10, color=INK)
@@ -99,7 +132,7 @@ def draw_ecg(
     if labels:
         left_mm = _LEFT_MM + paper_mm[0]
         table = add_axes(figure, (left_mm, _BOTTOM_MM), (side_mm, paper_mm[1]), sheet_mm)
-        _draw_table(table, labels, paper_mm[1])
+        _draw_table(table, labels, paper_mm[1], decided)
     return figure
 
 
@@ -180,7 +213,56 @@ def _remark(panel: Panel, below_mm: float, above_mm: float) -> str:
     return "off scale" if heights.max() > above_mm or heights.min() < -below_mm else ""
 
 
-def _draw_table(axes: Axes, labels: Sequence[Label], height_mm: float) -> None:
+def _draw_underlay(axes: Axes, page: Page, underlay: Underlay) -> None:
+    """Colour under each trace what its lead has there; the strongest is darkest on the page."""
+    rows = {canonical_lead(lead) or lead: row for row, lead in enumerate(underlay.leads)}
+    strips = []
+    for panel in page.panels:
+        row = rows.get(canonical_lead(panel.name) or panel.name)
+        if row is not None and panel.values_mv is not None:
+            strips.append((panel, _strip(underlay, row, panel)))
+    largest = max((np.abs(strip).max(initial=0.0) for _, strip in strips), default=0.0)
+    for panel, strip in strips:
+        if largest == 0 or not strip.size:
+            continue
+        colours = np.zeros((1, strip.size, 4))
+        colours[0, :, :3] = np.where(strip[:, None] > 0, _FOR, _AGAINST)
+        colours[0, :, 3] = _DARKEST * np.abs(strip) / largest
+        y = _baseline(panel.row, page.n_rows)
+        limits = axes.get_xlim(), axes.get_ylim()
+        axes.imshow(
+            colours,
+            extent=(
+                panel.left_mm,
+                panel.left_mm + strip.size * _UNDERLAY_STEP_MM,
+                y - _UNDERLAY_MM[0],
+                y + _UNDERLAY_MM[1],
+            ),
+            aspect="auto",
+            interpolation="nearest",
+            zorder=0.5,
+            gid=f"underlay {panel.lead}",
+        )
+        axes.set(xlim=limits[0], ylim=limits[1])
+    text = underlay.caption + ("" if largest else " (none anywhere)")
+    axes.text(page.width_mm, -3.0, text, fontsize=7, color=INK, va="top", ha="right")
+
+
+def _strip(underlay: Underlay, row: int, panel: Panel) -> NDArray[np.float64]:
+    """Return the mean of the values in each step along a panel."""
+    edges_s = panel.begin_s + np.arange(0, panel.width_mm + 1e-6, _UNDERLAY_STEP_MM) / MM_PER_S
+    edges = np.rint(edges_s * underlay.rate_hz).astype(np.int64)
+    values = np.concatenate([[0.0], np.cumsum(underlay.values[row], dtype=np.float64)])
+    # A step shorter than a sample takes that sample.
+    first = np.clip(edges[:-1], 0, len(values) - 2)
+    last = np.clip(np.maximum(edges[1:], edges[:-1] + 1), first + 1, len(values) - 1)
+    inside = edges[:-1] < len(values) - 1
+    return np.where(inside, (values[last] - values[first]) / (last - first), 0.0)
+
+
+def _draw_table(
+    axes: Axes, labels: Sequence[Label], height_mm: float, decided: Collection[str] | None
+) -> None:
     from matplotlib.patches import Rectangle
 
     name_x, bar_x, bar_mm, value_x, truth_x = 6.0, 38.0, 16.0, 56.0, 69.0
@@ -196,7 +278,7 @@ def _draw_table(axes: Axes, labels: Sequence[Label], height_mm: float) -> None:
     shown = labels if len(labels) <= room else labels[: room - 1]
     for name, probability, truth in shown:
         y -= _LABEL_ROW_MM
-        predicted = bool(probability >= 0.5)
+        predicted = bool(probability >= 0.5) if decided is None else name in decided
         wrong = truth is not None and predicted != bool(truth)
         colour = _WRONG_COLOUR if wrong else _RIGHT_COLOUR
         weight = "bold" if predicted else "normal"

@@ -134,9 +134,7 @@ def _draw_class(
             scores[:, None], truth[:, None]
         ))  # fmt: skip
         names = [
-            f"{shortened(label, 28)} {_written(value, areas.get(of_class(metric, label)))}".replace(
-                "$", r"\$"
-            )
+            f"{shortened(label, 28)} {_written(value, areas.get(of_class(metric, label)))}"
             for metric, value in zip(("auroc", "auprc"), values, strict=True)
         ]
     left.plot(alarms, recall, label=names[0], gid=f"roc {label}", **style)

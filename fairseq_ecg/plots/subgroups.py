@@ -91,7 +91,7 @@ def _draw_numbers(axes: Axes, table: pd.DataFrame, name: str, text: str) -> None
         )  # fmt: skip
         axes.plot([row[name]], [place], "o", color=colour, markersize=6)
     names = [
-        f"{shortened(str(group), 20)} ({rows})".replace("$", r"\$")
+        f"{shortened(str(group), 20)} ({rows})"
         for group, rows in zip(table["group"], table["rows"], strict=True)
     ]
     axes.set_yticks(range(len(table)), names, fontsize=9)

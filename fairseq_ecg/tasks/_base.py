@@ -145,13 +145,16 @@ class EcgTask(FairseqTask):
 
         Raises:
             ContractError: If the recordings are not what the network expects (``expect``).
-            ValueError: If a perturbation or a filter cannot work at their rate or on these leads.
+            ValueError: If the manifest lists nothing, its recordings have none of the leads, or a
+                perturbation or a filter cannot work at their rate or on these leads.
         """
         if training is None:
             training = self._is_training(split)
         path = Path(self.cfg.data) / f"{split}.tsv"
         manifest = read_manifest(path)
+        self._check_not_empty(manifest, path, training)
         source = self.open_source(manifest)
+        self._check_leads(source, path)
         self._check_expectation(source)
         rate_hz = self.input_rate(source)
         check_band(self.band, rate_hz)
@@ -168,6 +171,25 @@ class EcgTask(FairseqTask):
             len(self.datasets[split]),
             rate_hz,
         )
+
+    def _check_not_empty(self, manifest: Manifest, path: Path, training: bool) -> None:
+        if len(manifest):
+            return
+        validates = not training and self._of_run("dataset.valid_subset") is not None
+        or_else = "; or train without validation: dataset.disable_validation=true"
+        raise ValueError(
+            f"{path} lists no recordings: add patients, give `fairseq-ecg manifest` other shares, "
+            f"or see in its ledger.csv why it left them out{or_else if validates else ''}"
+        )
+
+    def _check_leads(self, source: Source, path: Path) -> None:
+        there = [STANDARD_LEADS[row] for row in np.flatnonzero(source.recorded_leads())]
+        if there and not self.present_leads(source):
+            wanted = ", ".join(STANDARD_LEADS[row] for row in self.leads.rows)
+            raise ValueError(
+                f"the recordings of {path} have none of the leads {wanted}, only "
+                f"{', '.join(there)}; choose among those with task.leads_to_load"
+            )
 
     def _pass_on(self, remark: Optional[str]) -> None:
         """Log a remark, if there is one, the first time that it is made."""

@@ -15,34 +15,13 @@ from fairseq_ecg.corpora.challenge_2017 import CLASSES, Challenge2017, read_refe
 from fairseq_ecg.data.ledger import read_ledger
 from fairseq_ecg.data.manifest import read_manifest
 from tests.builds import make_adu, write_record
+from tests.challenge import reference_of, write_corpus, write_reference
 
 # As PhysioNet's page of the challenge counts them, version 3, and as an earlier table does.
 COUNTS = [
     {"A": 758, "N": 5076, "O": 2415, "~": 279},
     {"A": 738, "N": 5050, "O": 2456, "~": 284},
 ]
-
-
-def reference_of(counts, seed=0):
-    classes = [name for name, count in counts.items() for _ in range(count)]
-    drawn = np.random.default_rng(seed).permutation(classes)
-    return {f"A{i:05d}": str(name) for i, name in enumerate(drawn, start=1)}
-
-
-def write_reference(path, reference):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{record},{label}\n" for record, label in reference.items()))
-    return path
-
-
-def write_corpus(root, reference, missing=()):
-    """Write the table and short recordings at 300 Hz with the one lead that is called ECG."""
-    for number, record in enumerate(reference):
-        if record not in missing:
-            adu = make_adu(number, n_leads=1, n_samples=600 + 30 * number)
-            write_record(root / "training2017", record, adu, 300, ("ECG",))
-    write_reference(root / "REFERENCE-v3.csv", reference)
-    return root
 
 
 def members(label_set):

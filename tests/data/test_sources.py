@@ -13,7 +13,7 @@ from fairseq_ecg.data.manifest import read_manifest, write_manifest
 from fairseq_ecg.data.record_file import RecordError
 from fairseq_ecg.data.sources import PersonStandardizedSource, StandardizedSource, open_source
 from tests.builds import make_adu, write_record
-from tests.recordings import millivolts, write_folder, write_mat
+from tests.recordings import RATE_HZ, millivolts, write_folder, write_mat
 
 STATISTICS = {"mean": np.zeros((12, 1)), "std": np.ones((12, 1))}
 
@@ -33,6 +33,24 @@ def test_plain_manifests(tmp_path, first):
     assert (source.rate_hz, source.unit) == (100, "mV")
     np.testing.assert_array_equal(source.read(1, 10, 20), millivolts(1, 10, 20))
     assert [source.identity(row) for row in range(2)] == [5, 6]
+
+
+def test_age_and_sex_are_those_of_the_store_and_unknown_in_files(tmp_path):
+    write_folder(tmp_path, [100, 100, 100])
+    entries = [
+        RecordEntry("r0", "r0", "p", "train", age=61.0, sex="female"),
+        RecordEntry("r1", "r1", "q", "train", age=None, sex=""),
+        RecordEntry("r2", "r2", "p", "train", age=20.5, sex="male"),
+    ]
+    build_store(entries, tmp_path / "wfdb", tmp_path, BuildOptions(rate_hz=RATE_HZ))
+    rows = "r2\t100\nr1\t100\nr0\t100\n"
+    for source in (stored := open_tsv(tmp_path, f"store\n{rows}"), StandardizedSource(stored)):
+        age, sex = source.demographics()
+        np.testing.assert_array_equal(age, [20.5, np.nan, 61.0])
+        assert sex == ["male", "", "female"]
+    age, sex = open_tsv(tmp_path, f"wfdb\n{rows}").demographics()
+    assert np.isnan(age).all()
+    assert sex == ["", "", ""]
 
 
 def test_identification_manifests(tmp_path):

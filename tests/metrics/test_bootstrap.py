@@ -45,7 +45,7 @@ def test_a_draw_takes_whole_patients_as_many_times_as_there_are_patients():
     for name in "abcd":
         rows = counts[name == PATIENTS]
         assert (rows == rows[0]).all()
-    of_patient = np.stack([counts[PATIENTS == name][0] for name in "abcd"])
+    of_patient = np.stack([counts[name == PATIENTS][0] for name in "abcd"])
     assert (of_patient.sum(axis=0) == 4).all()
     # each patient is drawn once on average; its count has the variance 3/4
     assert np.abs(of_patient.mean(axis=1) - 1).max() < 4 * math.sqrt(0.75 / 200)

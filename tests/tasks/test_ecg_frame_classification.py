@@ -152,8 +152,16 @@ def test_frames_longer_than_every_recording_are_refused(data):
 
 def test_recordings_without_annotations_are_refused_at_the_start(tmp_path):
     data = write_release(tmp_path, annotated=lambda patient, segment: False)
-    with pytest.raises(RecordError, match="p00000_s00.atr"):
+    with pytest.raises(RecordError, match=r"p00000_s00.atr does not exist, and labels are made"):
         load(frames(data))
+
+
+def test_leads_that_no_recording_has_and_empty_manifests_are_refused(data, tmp_path):
+    with pytest.raises(ValueError, match=r"none of the leads II, V6, only I; .*task.leads_to_load"):
+        load(frames(data, leads_to_load="II,V6"))
+    (tmp_path / "valid.tsv").write_text(f"{tmp_path}\n")
+    with pytest.raises(ValueError, match=r"valid.tsv lists no recordings"):
+        load(frames(tmp_path), "valid")
 
 
 def test_manifests_of_a_label_set_are_refused_with_the_way_out(tmp_path):
