@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 DATA ?=
+JOBS ?= auto
 DEMO ?= demo
 
 .PHONY: test demo lint check clean install
 
+# One process per core, each with one thread; a file's tests stay together.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -31,7 +31,7 @@ HUB = ["huggingface_hub>=1.0"]
 EXPORT = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22", *HUB]
 
 EXTRAS = {
-    "test": ["pytest==9.2.0", "ruff==0.17.5", *HDF5, *EXPORT],
+    "test": ["pytest==9.2.0", "pytest-xdist==3.8.0", "ruff==0.17.5", *HDF5, *EXPORT],
     "hdf5": HDF5,  # the corpus code-15
     "export": EXPORT,  # fairseq-ecg export: ONNX, and the Hugging Face hub
     "hub": HUB,  # fairseq-ecg pull

@@ -16,6 +16,7 @@ A run that is the checkpoint of an encoder without classes gets the same head.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -436,26 +437,30 @@ def _baselines(
             "with --score-per record"
         )
     label_set = work.label_set()
-    found = []
-    for name, path in _architectures(rows, runs, encoder).items():
-        for seed in seeds:
-            title = f"random {name}" if len(seeds) == 1 else f"random {name}, seed {seed}"
-            result = work.frozen(title, path, seed)
-            found.append(Row(title, RANDOM, result))
+    found: list[Row] = []
+    for family, path in _encoders(rows, runs, encoder):
+        results = {seed: work.frozen(f"random {family}", path, seed) for seed in seeds}
+        # Encoders may differ in what training alone uses, such as a dropout.
+        if any(_is_same(row.result, results[seeds[0]]) for row in found):
+            continue
+        number = len({row.name.split(",")[0] for row in found if f" {family}" in row.name}) + 1
+        name = f"random {family}" + (f" {number}" if number > 1 else "")
+        for seed, result in results.items():
+            title = name if len(seeds) == 1 else f"{name}, seed {seed}"
+            found.append(Row(title, RANDOM, dataclasses.replace(result, checkpoints=(title,))))
     shallow = work.linear(shallow_features_of(label_set))
     return [*found, Row(SHALLOW, SHALLOW_KIND, shallow)]
 
 
-def _architectures(
+def _encoders(
     rows: Sequence[Row], runs: Mapping[str, str | Path], encoder: str | Path | None
-) -> dict[str, str]:
-    """Return a checkpoint of each architecture of the runs, by a name made of its family's."""
+) -> list[tuple[str, str]]:
+    """Return family and checkpoint of each encoder of the runs that is unlike those before it."""
     paths = [str(encoder)] if encoder is not None else []
     for row in rows if encoder is None else ():
         given = str(runs[row.name])
         paths += row.result.checkpoints if _is_evaluation(given) else [given]
-    found: dict[str, str] = {}
-    names: dict[str, str] = {}
+    found: dict[str, tuple[str, str]] = {}
     for path in paths:
         if not Path(path).exists():
             continue
@@ -464,11 +469,10 @@ def _architectures(
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from None
         prepared = {key: alone.contract.get(key) for key in INPUT_KEYS}
-        same = json.dumps([alone.model_name, model_config(alone), prepared], default=str)
-        if same not in names:
-            number = sum(name.split(" ")[0] == alone.model_name for name in found) + 1
-            names[same] = alone.model_name + (f" {number}" if number > 1 else "")
-            found[names[same]] = path
+        of_the_run = MODEL_REGISTRY[alone.model_name].keys_of_the_run
+        kept = {k: v for k, v in model_config(alone).items() if k not in of_the_run}
+        same = json.dumps([alone.model_name, kept, prepared], default=str, sort_keys=True)
+        found.setdefault(same, (alone.model_name, path))
     if not found:
         raise ComparisonError(
             "the checkpoints of the runs are not here"
@@ -476,7 +480,11 @@ def _architectures(
             + ", so that the architecture of the random encoder is not known; give a checkpoint of "
             "it (--encoder)"
         )
-    return found
+    return list(found.values())
+
+
+def _is_same(one: Evaluation, other: Evaluation) -> bool:
+    return np.allclose(one.probability, other.probability, rtol=0, atol=1e-9)
 
 
 # --- numbers --------------------------------------------------------------------------------------

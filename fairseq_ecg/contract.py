@@ -204,7 +204,8 @@ def _is_among(numbers: Mapping[str, np.ndarray], stage: Mapping[str, Any]) -> np
 def _rate_fault(expected: InputContract, given: InputContract) -> str:
     return (
         f"{expected.rate_hz:g} Hz, but the recordings have {given.rate_hz:g} Hz: build them again "
-        f"with `fairseq-ecg manifest ... --rate {expected.rate_hz:g}`"
+        f"with `fairseq-ecg manifest ... --rate {expected.rate_hz:g}`, or fine-tune at this rate "
+        "all the same with task.contract_ignores='[rate_hz]'"
     )
 
 

@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -279,8 +279,7 @@ def _opened(
 ) -> Iterator[_Work]:
     """Open encoder and recordings, which are compared with its input contract."""
     checkpoint, encoder = _encoder(path, random_init)
-    with ExitStack() as stack:
-        folder = stack.enter_context(_manifests(Path(data)))
+    with _manifests(Path(data)) as folder:
         opened = {
             name: _open_split(checkpoint, encoder, folder, name, leads, random_init is not None)
             for name in _chosen(folder, Path(data), splits)

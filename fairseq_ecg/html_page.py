@@ -87,7 +87,10 @@ def joined(children: Iterable[Any]) -> Markup:
 
 
 def table(
-    head: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Sequence[int] = (), caption: str = ""
+    head: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    numbers: Sequence[int] = (),
+    caption: str = "",
 ) -> Markup:
     """Return a table that scrolls by itself where it is wider than the page.
 
@@ -149,8 +152,7 @@ def page(title: str, sections: Sequence[tuple[str, Markup]], *top: Any, foot: An
     """
     places = [f"s{number}" for number in range(1, len(sections) + 1)]
     links = [
-        tag("a", name, href=f"#{place}")
-        for place, (name, _) in zip(places, sections, strict=True)
+        tag("a", name, href=f"#{place}") for place, (name, _) in zip(places, sections, strict=True)
     ]
     parts = [
         tag("section", tag("h2", name, id=place), content)

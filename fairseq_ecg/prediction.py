@@ -1,8 +1,8 @@
 """Recordings in any readable format -> the probabilities of a classifier's classes, and why.
 
-Recordings become a store for a while, made as ``fairseq-ecg manifest`` makes one, at the rate of the
-network; then they go the way that an evaluation goes. So the numbers are those of ``evaluate``, and
-what a store leaves out (``data/ledger.py``) is refused here, with the same reasons.
+Recordings become a store for a while, made as ``fairseq-ecg manifest`` makes one, at the rate of
+the network; then they go the way that an evaluation goes. So the numbers are those of ``evaluate``,
+and what a store leaves out (``data/ledger.py``) is refused here, with the same reasons.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from fairseq.models import BaseFairseqModel
+from fairseq.models import MODEL_REGISTRY, BaseFairseqModel
 from torch import Tensor
 
 from fairseq_ecg.checkpoint import Checkpoint, read_checkpoint
@@ -39,7 +39,6 @@ from fairseq_ecg.data.store import Store
 from fairseq_ecg.data.wrappers import LabelledDataset
 from fairseq_ecg.evaluation import (
     decision_rule,
-    is_single_label,
     open_model,
     open_task,
     probabilities,
@@ -133,7 +132,10 @@ class Predictions:
     remarks: tuple[str, ...] = ()
 
     def table(self) -> pd.DataFrame:
-        """Return one row per recording (``record``, then the classes), or per window (``start_s``)."""
+        """Return one row per recording: ``record``, then the classes.
+
+        Or, if ``per`` says so, one per window, with ``start_s``.
+        """
         if self.per == "record":
             table = pd.DataFrame(
                 [row.probability for row in self.found], columns=list(self.labels), dtype=float
@@ -229,7 +231,7 @@ class Predictor:
         found = []
         if self.contract.rate_hz is None:
             found.append(
-                "the checkpoint does not say which rate it expects; recordings are taken as they are"
+                "the checkpoint does not say which rate it expects; recordings keep their own"
             )
         if self.contract.leads is None:
             found.append("the checkpoint does not say which leads it expects; it gets all twelve")
@@ -359,18 +361,14 @@ class Predictor:
             try:
                 found = self._forward(data, np.concatenate([items[n] for n in numbers]))
             except ValueError as error:
-                if "decides no classes" in str(error):
-                    raise
+                found = {}
                 if len(numbers) == 1:
-                    found = {}
                     done[numbers[0]] = _refused(part[numbers[0]], error)
-                else:  # one of them is not to its liking
-                    found = {}
-                    for number in numbers:
-                        try:
-                            found |= self._forward(data, items[number])
-                        except ValueError as alone:
-                            done[number] = _refused(part[number], alone)
+                for number in numbers if len(numbers) > 1 else ():  # which of them was it?
+                    try:
+                        found |= self._forward(data, items[number])
+                    except ValueError as alone:
+                        done[number] = _refused(part[number], alone)
             for row, scores in found.items():
                 number = order[row]
                 done[number] = self._prediction(
@@ -714,13 +712,22 @@ def _row(store: Store, record: str) -> _Row:
 
 
 def _labels(checkpoint: Checkpoint, contract: InputContract) -> tuple[str, ...]:
-    """Return the names of the classes, or numbers where nobody knows them."""
+    """Return the names of the classes, or numbers where nobody knows them.
+
+    Raises:
+        ValueError: If the network decides no classes.
+    """
+    model_class = MODEL_REGISTRY[checkpoint.model_name]
+    task = getattr(model_class, "evaluated_by", "ecg_classification")
+    if not hasattr(model_class, "num_labels_of") or task != "ecg_classification":
+        raise ValueError(
+            f"{checkpoint.path} is a network ({checkpoint.model_name}) that decides no classes; "
+            "fine-tune a classifier from it (model.model_path=...) and take that one"
+        )
     if contract.labels is not None:
         return contract.labels
-    count = checkpoint.model_cfg.get("num_labels")
-    if count is None:
-        count = len(checkpoint.state.get("proj.bias", ()))
-    return tuple(f"class_{k}" for k in range(int(count))) or ("class_0",)
+    count = model_class.num_labels_of(checkpoint.state) or checkpoint.model_cfg["num_labels"]
+    return tuple(f"class_{k}" for k in range(int(count)))
 
 
 def _batches(items: Mapping[int, np.ndarray], size: int) -> Iterator[list[int]]:

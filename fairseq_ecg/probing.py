@@ -34,6 +34,7 @@ from fairseq_ecg.embedding_files import Embeddings
 from fairseq_ecg.evaluation import describe_recordings
 from fairseq_ecg.evaluation_results import Evaluation, full_summary
 from fairseq_ecg.metrics.multiclass import SingleLabelSummary
+from fairseq_ecg.metrics.multilabel import auroc
 from fairseq_ecg.metrics.resampled import split_name
 from fairseq_ecg.shallow_features import feature_names, shallow_features
 from fairseq_ecg.tasks.ecg_classification import encode_labels
@@ -626,12 +627,15 @@ def _evaluation(label_set: LabelSet, features: Features, probability: FloatArray
     labels, split = label_set.labels, label_set.test
     single = label_set.single_label
     summary = SingleLabelSummary(tuple(labels)) if single else full_summary(labels)
+    metrics = summary(probability, split.truth)
+    if single:  # of each class against the others, as intervals have it
+        metrics["auroc"] = auroc(probability, split.truth)
     return Evaluation(
         names=split.records["record"].tolist(),
         labels=labels,
         probability=probability,
         truth=split.truth,
-        metrics=summary(probability, split.truth),
+        metrics=metrics,
         num_segments=len(probability),
         pretraining_overlap=features.seen,
         single_label=single,

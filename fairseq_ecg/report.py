@@ -181,7 +181,7 @@ def report(
     folders = [Path(folder) for folder in evaluations]
     folders += [found for found in _evaluations_in(facts.folder) if found not in folders]
     scored = [_read_scores(folder, facts) for folder in folders]
-    pictures = _Pictures()
+    pictures = _Pictures(_MOST_BYTES)
     sections = [
         ("Results", _results(scored, facts, pictures)),
         ("Training", _training(facts, pictures)),
@@ -236,7 +236,7 @@ def read_run(folder: str | Path) -> Run:
 class _Pictures:
     """The pictures of a page, as long as there is room for them."""
 
-    left: int = _MOST_BYTES
+    left: int
     notes: list[str] = field(default_factory=list)
 
     def add(self, content: bytes, kind: str, text: str) -> Markup | None:
@@ -314,7 +314,9 @@ def _scores(one: _Scores, pictures: _Pictures) -> Iterator[Markup | None]:
         text += f"; 95 % intervals from {draws} draws of patients"
     seen = {"trained_on": "was trained on", "pretrained_on": "was pretrained on"}
     text += "".join(
-        f"; the network {word} {content[key]} of them" for key, word in seen.items() if content.get(key)
+        f"; the network {word} {content[key]} of them"
+        for key, word in seen.items()
+        if content.get(key)
     )
     yield tag("p", f"{text}.") if text else None
     names = [name for name, value in (content.get("metrics") or {}).items() if value is not None]
@@ -477,11 +479,17 @@ def _label_table(manifests: Mapping[str, Manifest]) -> Markup | None:
     classes = next(m.classes for m in manifests.values() if m.classes is not None)
     sizes = {name: max(len(manifests[name]), 1) for name in splits}
     rows = [
-        (label, bar(counts[splits[0]][label] / sizes[splits[0]]), *(counts[s][label] for s in splits))
+        (
+            label,
+            bar(counts[splits[0]][label] / sizes[splits[0]]),
+            *(counts[s][label] for s in splits),
+        )
         for label in classes[:_MOST_CLASSES]
     ]
     head = ("class", f"share of {splits[0]}", *splits)
-    caption = "How many recordings have each class. " + _first_of(len(rows), len(classes), "classes")
+    caption = "How many recordings have each class. " + _first_of(
+        len(rows), len(classes), "classes"
+    )
     return joined(
         [tag("h3", "Labels"), table(head, rows, range(2, len(head)), caption=caption.strip())]
     )
@@ -524,9 +532,7 @@ class _Example:
     decided: tuple[str, ...]
 
 
-def _examples(
-    run: Run, scored: Sequence[_Scores], count: int, pictures: _Pictures
-) -> Markup:
+def _examples(run: Run, scored: Sequence[_Scores], count: int, pictures: _Pictures) -> Markup:
     examples: list[_Example] = []
     for way in (_from_evaluation, _from_predictor, _from_data):
         try:
@@ -556,7 +562,9 @@ def _from_evaluation(run: Run, scored: Sequence[_Scores], count: int) -> list[_E
     if source is None or source.unit != MILLIVOLTS:
         return []
     order = [row for row in _by_error(rows) if rows.names[row] in source.names]
-    places = dict.fromkeys(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))
+    places = dict.fromkeys(
+        np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    )
     decided = rows.decisions()
     found = []
     for place in places:
@@ -566,7 +574,9 @@ def _from_evaluation(run: Run, scored: Sequence[_Scores], count: int) -> list[_E
         truth = dict(zip(rows.labels, rows.truth[row] == 1, strict=True))
         chance = dict(zip(rows.labels, rows.probability[row].tolist(), strict=True))
         labels = _shown(chance, truth, best)
-        found.append(_Example(_signal(source, rows.names[row]), rows.names[row], text, labels, tuple(best)))
+        found.append(
+            _Example(_signal(source, rows.names[row]), rows.names[row], text, labels, tuple(best))
+        )
     return found
 
 
@@ -587,7 +597,9 @@ def _from_predictor(run: Run, scored: Sequence[_Scores], count: int) -> list[_Ex
     rows = _spread(len(manifest), count)
     places = [manifest.root / manifest.paths[row] for row in rows]
     found = []
-    for row, one in zip(rows, predictor.predict(find_recordings(places), with_signal=True), strict=False):
+    for row, one in zip(
+        rows, predictor.predict(find_recordings(places), with_signal=True), strict=False
+    ):
         if isinstance(one, Fault) or one.signal is None:
             continue
         names = manifest.label_names(row)
@@ -694,7 +706,9 @@ def _repeating(run: Run) -> Markup:
         lines += [shlex.quote(word.lstrip("+")) for word in run.overrides]
         parts += [tag("p", "The command of this run:"), tag("pre", " \\\n    ".join(lines))]
     else:
-        parts.append(tag("p", "The preset and command are not known: there is no .hydra/hydra.yaml."))
+        parts.append(
+            tag("p", "The preset and command are not known: there is no .hydra/hydra.yaml.")
+        )
     files = [
         (path.name, f"{path.stat().st_size / 1e6:.1f}") for path in _checkpoint_files(run.folder)
     ]

@@ -236,11 +236,10 @@ def paired_differences(
         its ``deviation`` (n - 1), and ``p`` of Wilcoxon's signed-rank test, two-sided; NaN of fewer
         than ``FEWEST_PAIRS`` pairs, and 1 where all differences are 0.
     """
-    values = rows.groupby([index, "metric", over], sort=False).value.mean().dropna()
-    measured = values.index.droplevel(over).unique()
+    values = rows.pivot_table("value", over, [index, "metric"])
     found = []
-    for name, metric in measured:
-        if name == reference or (reference, metric) not in measured:
+    for name, metric in rows[[index, "metric"]].drop_duplicates().itertuples(index=False):
+        if name == reference or not {(name, metric), (reference, metric)} <= {*values.columns}:
             continue
         pairs = (values[name, metric] - values[reference, metric]).dropna().to_numpy()
         if len(pairs):

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import torch
-from fairseq.models import MODEL_REGISTRY
+from fairseq.models import MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY
 
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.models._encoder import registered_name
@@ -38,8 +38,6 @@ def sizes_of(name: str) -> dict:
 
 def fields_of(name: str) -> set[str]:
     """Return the keys of a model."""
-    from fairseq.models import MODEL_DATACLASS_REGISTRY
-
     return set(MODEL_DATACLASS_REGISTRY[name].__dataclass_fields__)
 
 

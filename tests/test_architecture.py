@@ -26,6 +26,7 @@ ALL_ROOMS = {
     *("evaluation_results", "evaluation_files"),
     *("export", "export_readme", "exported", "hub", "portable"),
     *("extraction", "embedding_files", "probing", "shallow_features", "comparison"),
+    *("saliency", "prediction", "html_page", "report"),
 }
 # The design: data -> transforms -> tasks, data -> corpora, modules -> models,
 # metrics -> criterions; interop knows models and data; everything -> cli.
@@ -75,6 +76,15 @@ KNOWS = {
     "conversion": {"checkpoint", "data", "interop", "models"},
     "reconstruction": {"checkpoint", "data", "evaluation", "modules"},
     "studies": {"data", "engine"},
+    "saliency": {"modules"},
+    "prediction": {
+        *("checkpoint", "contract", "data", "evaluation", "metrics", "saliency", "tasks"),
+    },
+    "html_page": set(),
+    "report": {
+        *("checkpoint", "contract", "data", "evaluation_files", "evaluation_results"),
+        *("html_page", "plots", "prediction", "training_log"),
+    },
     "cli": ALL_ROOMS,
     "__init__": {
         *("models", "tasks", "criterions", "optim"),

@@ -382,6 +382,9 @@ def test_mistakes_in_the_options_of_transfer_learning_are_named(
     assert message in capsys.readouterr().err
 
 
+SAME = {"f1_cinc": 0.5, "epochs": 7}
+
+
 def test_sizes_are_compared_with_random_weights_and_with_the_largest(transfer, tmp_path):
     write_sizes(tmp_path, {"one": 1, "three": 3})
     words = ["--sizes", "one,three", "--networks", "1-D,2-D", "--protocols", "A"]
@@ -393,10 +396,10 @@ def test_sizes_are_compared_with_random_weights_and_with_the_largest(transfer, t
             **{"pretraining_seed": 0, "split_seed": split, "metric": metric, "value": value},
         }
         for number, (name, arm) in enumerate(transfer.arms_of(args).items())
-        for split in range(6)
-        for metric, value in (
-            *(("f1", number / 10 + split / 100), ("f1_cinc", 0.5), ("epochs", 7)),
-            *([("patients", 3.0)] if arm.task else []),
+        for split, metric, value in (
+            *((split, "f1", number / 10 + split / 100) for split in range(1, 7)),
+            *((split, name, value) for split in range(1, 7) for name, value in SAME.items()),
+            *([(0, "patients", 3.0)] if arm.task else []),
         )
     ]
     rows = pd.DataFrame(rows)
@@ -429,12 +432,12 @@ def test_the_study_of_sizes_goes_on_and_is_written(transfer, monkeypatch, tmp_pa
         monkeypatch.setattr(sys, "argv", ["transfer_study.py", *words, "--split-seeds", divisions])
         transfer.main()
     assert "| 1-D, A, 50 % | 2 | " in capsys.readouterr().out
-    rows = pd.read_csv(tmp_path / "out/size.csv")
+    rows = pd.read_csv(tmp_path / "out/size_holter.csv")
     assert set(rows.line) == {"1-D, random", "1-D, A, 50 %", "1-D, A, 100 %"}
     assert set(rows.split_seed) == {10, 20}
     of_largest = rows[rows.line == "1-D, A, 100 %"].groupby("metric").value.mean()
-    assert of_largest[["patients", "updates", "frames", "epochs"]].tolist() == [4, 6, 160, 2]
+    assert of_largest[["patients", "updates", "frames", "epochs"]].tolist() == [4, 6, 192, 2]
     assert {"f1", "f1_cinc", "f1_A", "pretraining loss", "s of training"} <= set(rows.metric)
     assert len(list((tmp_path / "out").rglob("study.json"))) == 2 + 3 * 2
     pictures = {path.name for path in (tmp_path / "out").glob("*.png")}
-    assert pictures == {"size_epochs.png", "size_patients.png"}
+    assert pictures == {"size_holter_epochs.png", "size_holter_patients.png"}

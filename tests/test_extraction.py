@@ -28,7 +28,9 @@ from fairseq_ecg.embedding_files import EmbeddingError, read_about, read_embeddi
 from fairseq_ecg.export import export_checkpoint
 from fairseq_ecg.extraction import checkpoint_sha256, embeddings, extract
 from fairseq_ecg.models._finetuning import FinetunedModel
+from tests.devices import DEVICE, pretending
 from tests.exports import MODELS, write_model
+from tests.models.test_encoder import ENCODERS
 from tests.recordings import write_folder, write_tone_store
 from tests.tiny import TINY_TRANSFORMER, save_checkpoint
 
@@ -44,6 +46,12 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("model") / "x.pt", "ecg_resnet1d", **CONTRACT)
+
+
+@pytest.fixture(scope="module")
+def call():
+    with pretending() as call:
+        yield call
 
 
 def gathered(*args, **options):
@@ -172,6 +180,24 @@ def test_memory_is_bounded_by_the_windows_of_a_part(checkpoint, data, monkeypatc
     single = gathered(checkpoint, data)
     pd.testing.assert_frame_equal(whole[0], single[0])
     np.testing.assert_allclose(whole[1], single[1], atol=1e-6)
+
+
+def embedded_there(path, data, per):
+    return gathered(path, data, ["test"], per=per, device=DEVICE)
+
+
+# The pretended device lacks an operation that these need in inference mode.
+BEYOND_PRETENCE = ("ecg_mae", "ecg_resnet2d")
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name not in BEYOND_PRETENCE])
+def test_embeddings_on_another_device_are_those_of_the_cpu(name, data, tmp_path, call):
+    path = write_model(tmp_path / "x.pt", name, **CONTRACT)
+    for per in extraction.PER:
+        table, values = call(embedded_there, path, data, per)
+        here = gathered(path, data, ["test"], per=per)
+        pd.testing.assert_frame_equal(table, here[0])
+        np.testing.assert_allclose(values, here[1], rtol=1e-4, atol=1e-5)
 
 
 # --- folders --------------------------------------------------------------------------------------

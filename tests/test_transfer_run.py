@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from fairseq_ecg.cli.main import main
 from fairseq_ecg.corpora._build import build_manifest
 from fairseq_ecg.evaluation import evaluate
 from tests.challenge import reference_of, write_corpus
@@ -33,9 +34,7 @@ def label_set(tmp_path_factory):
     folder = tmp_path_factory.mktemp("challenge")
     source = write_corpus(folder / "source", reference_of({"A": 10, "N": 16, "O": 12, "~": 10}))
     options = {"split_seeds": "10", "subsets": ""}
-    build_manifest(
-        "challenge-2017", source, folder / "data", corpus_options=options, rate_hz=250.0
-    )
+    build_manifest("challenge-2017", source, folder / "data", corpus_options=options, rate_hz=250.0)
     return folder / "data" / "af_s010"
 
 
@@ -44,14 +43,17 @@ def beat(patients, tmp_path_factory):
     return train(tmp_path_factory.mktemp("beat"), [*BEAT, f"task.data={patients}"])
 
 
-def tune(cwd, beat, label_set, *more):
-    start = f"model.model_path={beat.checkpoints / 'checkpoint_last.pt'}"
-    return train(cwd, [*AF, f"task.data={label_set}", start, *more])
+def tune(cwd, start, label_set, *more):
+    return train(cwd, [*AF, f"task.data={label_set}", f"model.model_path={start}", *more])
+
+
+def last(run):
+    return run.checkpoints / "checkpoint_last.pt"
 
 
 @pytest.fixture(scope="module")
 def tuned(beat, label_set, tmp_path_factory):
-    return tune(tmp_path_factory.mktemp("tuned"), beat, label_set)
+    return tune(tmp_path_factory.mktemp("tuned"), last(beat), label_set)
 
 
 def losses(run, tag="train_inner"):
@@ -60,8 +62,7 @@ def losses(run, tag="train_inner"):
 
 
 def weights(run):
-    path = run.checkpoints / "checkpoint_last.pt"
-    return torch.load(path, map_location="cpu", weights_only=True)["model"]
+    return torch.load(last(run), map_location="cpu", weights_only=True)["model"]
 
 
 def test_beats_are_learnt_and_the_network_goes_on_to_another_data_set(beat, tuned, label_set):
@@ -77,7 +78,7 @@ def test_beats_are_learnt_and_the_network_goes_on_to_another_data_set(beat, tune
 def test_the_backbone_is_that_of_the_checkpoint_and_the_last_layer_is_new(
     beat, label_set, tmp_path
 ):
-    still = tune(tmp_path, beat, label_set, "optimization.lr=[0.0]")
+    still = tune(tmp_path, last(beat), label_set, "optimization.lr=[0.0]")
     before, after = weights(beat), weights(still)
     assert before.keys() == after.keys()
     learnt = [name for name in before if name.startswith("encoder.") and "running" not in name]
@@ -96,8 +97,15 @@ def test_the_same_seed_gives_the_same_losses_in_both_phases(
     again = train(tmp_path / "beat", [*BEAT, f"task.data={patients}"])
     assert losses(again) == losses(beat)
     assert losses(again, "valid") == losses(beat, "valid")
-    once_more = tune(tmp_path / "af", again, label_set)
+    once_more = tune(tmp_path / "af", last(again), label_set)
     assert losses(once_more) == losses(tuned)
     assert losses(once_more, "valid") == losses(tuned, "valid")
     other = train(tmp_path / "other", [*BEAT, f"task.data={patients}", "common.seed=2"])
     assert losses(other) != losses(beat)
+
+
+def test_an_exported_backbone_starts_the_same_run(beat, tuned, label_set, tmp_path):
+    pytest.importorskip("safetensors")
+    folder = tmp_path / "exported"
+    assert main(["export", str(last(beat)), "--dest", str(folder), "--for", "finetuning"]) == 0
+    assert losses(tune(tmp_path / "af", folder, label_set)) == losses(tuned)

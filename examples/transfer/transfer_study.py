@@ -18,8 +18,9 @@ they share ``--dest``, and a run that is finished is not repeated.
 
 import argparse
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -47,7 +48,7 @@ FUTURE = "future_prediction"
 LABEL_SET = "af_s{:03d}"
 NEVER = 1000000
 STRIDE = 32  # samples of an input over time are a multiple of it
-COUNTS = ("patients", "frames", "updates", "epochs")
+COUNTS = ("patients", "frames", "updates", "epochs", "s of pretraining", "s of training")
 OF_PRETRAINING = (
     *("patients", "frames", "updates", "pretraining loss", "pretraining accuracy"),
     *("pretraining f1", "s of pretraining"),
@@ -102,7 +103,8 @@ class Arm:
     rate_hz: int | None = None
 
 
-def preset(name: str, words: Iterable[str] = ()) -> DictConfig:
+@cache
+def preset(name: str, words: tuple[str, ...] = ()) -> DictConfig:
     """Return a preset with overrides."""
     path = next((examples_dir() / "transfer/config").rglob(f"{name}.yaml"))
     return OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(words)))
@@ -110,7 +112,12 @@ def preset(name: str, words: Iterable[str] = ()) -> DictConfig:
 
 def patients(args: argparse.Namespace, subset: str) -> int:
     """Return the number of patients of a manifest."""
-    manifest = read_manifest(args.pretraining / f"{subset}.tsv")
+    return _patients(args.pretraining / f"{subset}.tsv")
+
+
+@cache
+def _patients(path: Path) -> int:
+    manifest = read_manifest(path)
     return len(set(manifest.labels or manifest.paths))
 
 
@@ -184,7 +191,7 @@ def at_rate(arm: Arm, network: Network, args: argparse.Namespace) -> tuple[str, 
     """Return the overrides for another rate: the same seconds, in whole strides of the network."""
     if arm.rate_hz is None:
         return ()
-    seconds = preset(network.tuned, args.in_training).task.segment_s
+    seconds = preset(network.tuned, tuple(args.in_training)).task.segment_s
     samples = math.ceil(round(seconds * arm.rate_hz / STRIDE, 6)) * STRIDE
     return (
         f"task.sample_rate={arm.rate_hz}",
@@ -258,7 +265,10 @@ def outcomes(args: argparse.Namespace) -> list[Outcome]:
 
 
 def measure(args: argparse.Namespace, study: Study) -> pd.DataFrame:
-    """Train whatever is missing; return one row per line, seed and metric."""
+    """Train whatever is missing; return one row per line, seed and metric.
+
+    What a pretraining logged stands there once, with 0 as the seed of the division.
+    """
     found = outcomes(args)
     study.train(outcome.run for outcome in found)
     rows = []
@@ -266,45 +276,55 @@ def measure(args: argparse.Namespace, study: Study) -> pd.DataFrame:
         arm = outcome.arm
         labels = {"line": outcome.name, "network": arm.network, "task": arm.task or "random"}
         labels |= {"subset": arm.subset if arm.task else "", "protocol": arm.protocol}
-        labels |= {"pretraining_seed": outcome.seed or 0, "split_seed": outcome.split}
-        for metric, value in scores(outcome, args, study).items():
-            rows.append({**labels, "metric": metric, "value": value})
+        labels |= {"pretraining_seed": outcome.seed or 0}
+        if outcome.seed is not None and outcome.split == args.split_seeds[0]:
+            start = pretraining_scores(outcome, args, study)
+            rows += [{**labels, "split_seed": 0, "metric": m, "value": v} for m, v in start.items()]
+        for metric, value in tuning_scores(outcome, args, study).items():
+            rows.append({**labels, "split_seed": outcome.split, "metric": metric, "value": value})
     return pd.DataFrame(rows)
 
 
-def scores(outcome: Outcome, args: argparse.Namespace, study: Study) -> dict[str, float]:
-    """Return what pretraining and fine-tuning of one network logged, and its score on test."""
-    found: dict[str, float] = {}
-    start = outcome.run.start
-    if start is not None:
-        updates, frames = passes(outcome.arm, args)
-        found |= {"patients": patients(args, outcome.arm.subset), "frames": frames}
-        found |= {"updates": updates, **pretraining_scores(study.dest / start.name, args)}
+def tuning_scores(outcome: Outcome, args: argparse.Namespace, study: Study) -> dict[str, float]:
+    """Return the score of a network on test, and how long its fine-tuning took."""
     data = labelled(outcome.arm, outcome.split, args)
-    found |= evaluate(str(study.checkpoint(outcome.run)), str(data), "test").metrics
+    metrics = evaluate(str(study.checkpoint(outcome.run)), str(data), "test").metrics
     epochs = read_log(study.dest / outcome.run.name, "train")
-    found["epochs"] = epochs[-1]["epoch"]
-    found["s of training"] = sum(row["train_train_wall"] for row in epochs)
-    return found
+    seconds = sum(row["train_train_wall"] for row in epochs)
+    return {**metrics, "epochs": epochs[-1]["epoch"], "s of training": seconds}
 
 
-def pretraining_scores(folder: Path, args: argparse.Namespace) -> dict[str, float]:
-    """Return what the validation of the checkpoint that was taken said, and the time it took."""
+def pretraining_scores(
+    outcome: Outcome, args: argparse.Namespace, study: Study
+) -> dict[str, float]:
+    """Return the length of a pretraining, and what the checkpoint that was taken validated as."""
+    folder = study.dest / outcome.run.start.name
+    updates, frames = passes(outcome.arm, args)
+    epochs = read_log(folder, "train")
     rows = read_log(folder, args.valid)
     loss, f1 = f"{args.valid}_loss", f"{args.valid}_f1"
     row = rows[-1]
     if args.take == "best":
         row = max(rows, key=lambda r: r[f1]) if f1 in row else min(rows, key=lambda r: r[loss])
-    found = {
-        f"pretraining {name}": row[f"{args.valid}_{name}"]
-        for name in ("loss", "accuracy", "f1")
-        if f"{args.valid}_{name}" in row
+    return {
+        "patients": patients(args, outcome.arm.subset),
+        "frames": frames,
+        "updates": updates,
+        "s of pretraining": sum(row["train_train_wall"] for row in epochs),
+        **{
+            f"pretraining {name}": row[f"{args.valid}_{name}"]
+            for name in ("loss", "accuracy", "f1")
+            if f"{args.valid}_{name}" in row
+        },
     }
-    found["s of pretraining"] = sum(r["train_train_wall"] for r in read_log(folder, "train"))
-    return found
 
 
 # --- what is written ------------------------------------------------------------------------------
+
+
+def table_name(args: argparse.Namespace) -> str:
+    """Return how the files of a table begin; two sets to pretrain on are two tables."""
+    return f"{args.study}_{args.pretraining.resolve().name}"
 
 
 def as_text(rows: pd.DataFrame, args: argparse.Namespace) -> str:
@@ -347,18 +367,19 @@ def draw(rows: pd.DataFrame, args: argparse.Namespace, study: Study) -> list[Pat
     for outcome in outcomes(args):
         log = read_log(study.dest / outcome.run.name, "valid")
         logs.setdefault(outcome.name, []).extend(log)
-    path = study.dest / f"{args.study}_epochs.png"
+    path = study.dest / f"{table_name(args)}_epochs.png"
     pictures = [plot_spread(logs, path, "valid_f1", "epoch")]
     if args.study == "size":
-        pictures.append(draw_sizes(rows, study.dest / "size_patients.png"))
+        pictures.append(draw_sizes(rows, study.dest / f"{table_name(args)}_patients.png"))
     return pictures
 
 
 def draw_sizes(rows: pd.DataFrame, path: Path) -> Path:
     """Draw the score on test over the number of patients."""
-    keys = ["network", "task", "protocol", "subset", "pretraining_seed", "split_seed", "metric"]
-    wide = rows.set_index(keys).value.unstack("metric").reset_index()
-    random, sizes = wide[wide.task == "random"], wide[wide.task != "random"]
+    scores = rows[rows.metric == "f1"].rename(columns={"value": "f1"})
+    number = rows[rows.metric == "patients"].groupby("line").value.first()
+    random = scores[scores.task == "random"]
+    sizes = scores[scores.task != "random"].assign(patients=lambda rows: rows.line.map(number))
     return plot_spread(
         {
             f"{network}, {protocol}": group.to_dict("records")
@@ -452,8 +473,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--validations must be at least 1")
     if args.valid in (args.largest, *args.sizes):
         parser.error(
-            f"--valid {args.valid} is a training set, and fairseq would take its frames; to validate "
-            "on the same patients give a copy of the manifest"
+            f"--valid {args.valid} is a training set, and fairseq would take its frames; to "
+            "validate on the same patients give a copy of the manifest"
         )
     return args
 
@@ -464,7 +485,7 @@ def main() -> None:
     study = study_of(args, *(["dataset.num_workers=0"] if args.scale == "small" else []))
     rows = measure(args, study)
     text = as_text(rows, args)
-    write_table(rows, text, study.dest, args.study)
+    write_table(rows, text, study.dest, table_name(args))
     pictures = draw(rows, args, study)
     print(text)
     print("\n".join(map(str, pictures)))

@@ -69,7 +69,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print and write."""
+    """Evaluate, write and print."""
     if args.bootstrap < 0:
         raise ValueError(f"--bootstrap must be 0 or more, but is {args.bootstrap}")
     if args.out is not None and args.out.exists() and not args.out.is_dir():
@@ -84,6 +84,9 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         **options_of(args),
     )
+    if args.out is not None:
+        also = {} if chosen is None else {THRESHOLDS_FILE: thresholds_text(chosen)}
+        write_evaluation(result, args.out, pictures=not args.no_pictures, also=also)
     _print_numbers(result, args.split)
     if isinstance(result, Evaluation):
         _print_classes(result)
@@ -92,9 +95,6 @@ def run(args: argparse.Namespace) -> int:
     _warn_of_overlap(result)
     if chosen is not None:
         _warn_of_thresholds(chosen, args)
-    if args.out is not None:
-        also = {} if chosen is None else {THRESHOLDS_FILE: thresholds_text(chosen)}
-        write_evaluation(result, args.out, pictures=not args.no_pictures, also=also)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""``fairseq-ecg predict``: recordings of any format to probabilities, with pictures that say why."""
+"""``fairseq-ecg predict``: recordings of any format to probabilities, and pictures of why."""
 
 import argparse
 import logging
@@ -125,7 +125,8 @@ def _predict(
 ) -> Predictions:
     def show(one: Prediction | Fault) -> None:
         if isinstance(one, Fault):
-            print(f"{one.place}: {one.detail} [{one.reason}]", file=sys.stderr)
+            where = "" if one.detail.startswith(one.place) else f"{one.place}: "
+            print(f"{where}{one.detail} [{one.reason}]", file=sys.stderr)
             return
         _print(one)
         if pictures is not None and one.signal is not None:

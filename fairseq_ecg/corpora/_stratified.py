@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from fairseq_ecg.corpora._base import CorpusError, rank
+from fairseq_ecg.corpora._base import rank
 
 
 def stratified_order(labels: Mapping[str, str], seed: str) -> list[str]:
@@ -62,27 +62,3 @@ def nested_subsets(train: Mapping[str, str], percents: Sequence[int], seed: str)
     """
     order = stratified_order(train, seed)
     return {f"train_{p:03d}": set(share_of(Fraction(p, 100), order)) for p in percents}
-
-
-def whole_numbers(option: str, text: str, low: int, high: int | None = None) -> tuple[int, ...]:
-    """Read an option that lists whole numbers, separated by commas.
-
-    Args:
-        option: Its name, for the error.
-        text: As given; empty for none.
-        low: Smallest number that has a meaning.
-        high: Largest one; None for no limit.
-
-    Raises:
-        CorpusError: If something else is listed, or a number twice.
-    """
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    numbers = tuple(int(word) for word in words if word.isascii() and word.isdecimal())
-    inside = all(low <= number and (high is None or number <= high) for number in numbers)
-    if len(numbers) != len(words) or len(set(numbers)) != len(numbers) or not inside:
-        limits = f"from {low} on" if high is None else f"from {low} to {high}"
-        raise CorpusError(
-            f"{option} must be different whole numbers {limits}, separated by commas, but is "
-            f"{text!r}"
-        )
-    return numbers

@@ -68,3 +68,27 @@ def whole_number(row: dict[str, str], column: str, path: Path, line: int) -> int
         raise CorpusError(
             f"{path}, line {line}: {column} must be a whole number, but is {row[column]!r}"
         ) from None
+
+
+def whole_numbers(option: str, text: str, low: int, high: int | None = None) -> tuple[int, ...]:
+    """Read an option that lists whole numbers, separated by commas.
+
+    Args:
+        option: Its name, for the error.
+        text: As given; empty for none.
+        low: Smallest number that has a meaning.
+        high: Largest one; None for no limit.
+
+    Raises:
+        CorpusError: If something else is listed, or a number twice.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    numbers = tuple(int(word) for word in words if word.isascii() and word.isdecimal())
+    inside = all(low <= number and (high is None or number <= high) for number in numbers)
+    if len(numbers) != len(words) or len(set(numbers)) != len(numbers) or not inside:
+        limits = f"from {low} on" if high is None else f"from {low} to {high}"
+        raise CorpusError(
+            f"{option} must be different whole numbers {limits}, separated by commas, but is "
+            f"{text!r}"
+        )
+    return numbers

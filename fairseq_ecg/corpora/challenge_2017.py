@@ -22,8 +22,8 @@ from fairseq_ecg.corpora._stratified import (
     nested_subsets,
     share_of,
     stratified_order,
-    whole_numbers,
 )
+from fairseq_ecg.corpora._tables import whole_numbers
 from fairseq_ecg.corpora._wfdb_tree import find_headers
 from fairseq_ecg.data.ingest import RecordEntry
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from fairseq_ecg.corpora._base import CorpusError, option, rank, register_corpus
 from fairseq_ecg.corpora._in_place import InPlaceCorpus
+from fairseq_ecg.corpora._tables import whole_numbers
 from fairseq_ecg.data.ingest import RecordEntry
 from fairseq_ecg.data.record_file import RecordError, read_small_file
 
@@ -125,18 +126,13 @@ class Icentia11k(InPlaceCorpus):
         return int(count)
 
     def _percents(self) -> list[int]:
-        texts = [text.strip() for text in self.subsets.split(",") if text.strip()]
-        for text in texts:
-            if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 100):
+        percents = whole_numbers("subsets", self.subsets, 1, 100)
+        for percent in percents:
+            if percent * 10 > self._per_mille():
                 raise CorpusError(
-                    f"--subsets must be whole percents from 1 to 100, such as 1,10,20,50, but "
-                    f"has {text!r}"
+                    f"--subsets has {percent} percent, but --patients {self.patients:g} takes fewer"
                 )
-            if int(text) * 10 > self._per_mille():
-                raise CorpusError(
-                    f"--subsets has {text} percent, but --patients {self.patients:g} takes fewer"
-                )
-        return sorted({int(text) for text in texts})
+        return sorted(percents)
 
     def _per_mille(self) -> int:
         share = self.patients * 1000

@@ -1,7 +1,7 @@
 """Plain arrays of samples: ``.npy``, ``.csv``, and one array of an HDF5 file.
 
-Such files say neither rate nor unit, and leads only where a ``.csv`` has a line of names, so whoever
-reads one must. Only numbers are read: nothing in a file can be executed.
+Such files say neither rate nor unit, and leads only where a ``.csv`` has a line of names, so that
+whoever reads one must. Only numbers are read: nothing in a file can be executed.
 """
 
 from __future__ import annotations

@@ -229,9 +229,7 @@ def _in_folder(folder: Path, arrays: ArrayFacts) -> Iterator[NamedRecording | Fa
             yield Fault(str(path), error.reason, str(error.args[-1]))
 
 
-def _below(
-    folder: Path, path: Path, item: NamedRecording | Fault
-) -> NamedRecording | Fault:
+def _below(folder: Path, path: Path, item: NamedRecording | Fault) -> NamedRecording | Fault:
     """Call the only recording of a file in a folder by its path below it."""
     if isinstance(item, Fault) or isinstance(item.reader, TracingReader):
         return item

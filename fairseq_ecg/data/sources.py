@@ -23,6 +23,8 @@ from fairseq_ecg.data.signal import MILLIVOLTS, STANDARD_DEVIATIONS, EcgSignal
 from fairseq_ecg.data.store import Store
 from fairseq_ecg.data.wfdb_reader import RecordError, read_signal
 
+_LOOKED_AT = 8  # files of a folder that tell which leads it has
+
 
 class Source(Protocol):
     """Recordings by number.
@@ -255,7 +257,6 @@ class FolderSource:
         self._last: tuple[int, Segment] | None = None
         first = self._load(0)
         self.rate_hz, self.unit = first.rate_hz, first.unit
-        self._recorded = first.values.any(axis=1)
 
     def read(self, row: int, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
         """See ``Source.read``.
@@ -294,7 +295,10 @@ class FolderSource:
         return _scale_mv(self.unit)
 
     def recorded_leads(self) -> np.ndarray:
-        """Return the leads that the first recording has; all files would have to be read."""
+        """Return the leads that some of a few recordings have, from the first to the last.
+
+        For those of all recordings all files would have to be read.
+        """
         return self._recorded
 
     def identity(self, row: int) -> int:
@@ -330,6 +334,16 @@ class FolderSource:
         """
         for other in np.flatnonzero(self._patients == self._patients[row]).tolist():
             yield self.read(other, 0, int(self.n_samples[other]))
+
+    @cached_property
+    def _recorded(self) -> np.ndarray:
+        looked_at = np.unique(np.linspace(0, len(self.names) - 1, _LOOKED_AT, dtype=np.int64))
+        recorded = np.zeros(len(STANDARD_LEADS), dtype=bool)
+        for row in looked_at.tolist():
+            recorded |= self._load(row).values.any(axis=1)
+            if recorded.all():
+                break
+        return recorded
 
     @cached_property
     def _patients(self) -> np.ndarray:

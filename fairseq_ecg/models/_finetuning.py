@@ -36,7 +36,7 @@ class FinetuningConfig(FairseqDataclass):
 
     model_path: Optional[str] = field(
         default=None,
-        metadata={"help": "checkpoint, or exported folder, of the pretrained or fine-tuned encoder"},
+        metadata={"help": "checkpoint or exported folder of the pretrained or fine-tuned encoder"},
     )
     no_pretrained_weights: bool = field(
         default=False, metadata={"help": "start from random weights, whatever model_path says"}

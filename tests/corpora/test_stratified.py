@@ -7,12 +7,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from fairseq_ecg.corpora._base import CorpusError
 from fairseq_ecg.corpora._stratified import (
     nested_subsets,
     share_of,
     stratified_order,
-    whole_numbers,
 )
 
 COUNTS = {"A": 738, "N": 5050, "O": 2456, "~": 284}
@@ -93,13 +91,3 @@ def test_smaller_training_sets_are_nested_and_named_by_their_percent():
     assert [len(found) for found in subsets.values()] == [86, 853, 2132, 8443]
     sets = list(subsets.values())
     assert all(small < large for small, large in zip(sets, sets[1:], strict=False))
-
-
-def test_lists_of_whole_numbers_are_read_or_refused():
-    assert whole_numbers("subsets", " 10, 25,50,", 1, 99) == (10, 25, 50)
-    assert whole_numbers("subsets", "", 1, 99) == ()
-    for text in ("10,10", "0", "100", "ten", "1.5", "-1"):
-        with pytest.raises(CorpusError, match=r"subsets must be .* from 1 to 99, .* but is"):
-            whole_numbers("subsets", text, 1, 99)
-    with pytest.raises(CorpusError, match="from 0 on"):
-        whole_numbers("split_seeds", "-1", 0)

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fairseq_ecg.corpora._base import CorpusError
-from fairseq_ecg.corpora._tables import read_table, whole_number
+from fairseq_ecg.corpora._tables import read_table, whole_number, whole_numbers
 
 
 def read(path, columns=("id", "age")):
@@ -54,3 +54,13 @@ def test_anything_else_is_refused_with_its_place(tmp_path, text):
     message = rf"toy.csv, line 2: id must be a whole number, but is {re.escape(repr(text))}"
     with pytest.raises(CorpusError, match=message):
         whole_number({"id": text}, "id", tmp_path / "toy.csv", 2)
+
+
+def test_lists_of_whole_numbers_are_read_or_refused():
+    assert whole_numbers("subsets", " 10, 25,50,", 1, 99) == (10, 25, 50)
+    assert whole_numbers("subsets", "", 1, 99) == ()
+    for text in ("10,10", "0", "100", "ten", "1.5", "-1"):
+        with pytest.raises(CorpusError, match=r"subsets must be .* from 1 to 99, .* but is"):
+            whole_numbers("subsets", text, 1, 99)
+    with pytest.raises(CorpusError, match="from 0 on"):
+        whole_numbers("split_seeds", "-1", 0)

@@ -5,7 +5,7 @@ from matplotlib.colors import to_rgb
 from fairseq_ecg.corpora.synthetic import simulate
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.signal import EcgSignal
-from fairseq_ecg.plots.ecg_paper import draw_ecg, plot_ecg
+from fairseq_ecg.plots.ecg_paper import Underlay, draw_ecg, plot_ecg
 
 
 def ramp(duration_s, rate_hz=500, leads=STANDARD_LEADS):
@@ -231,3 +231,61 @@ def test_drawing_leaves_pyplot_alone():
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def strips(figure):
+    """Lead to the colours under its traces, and the millimetres they span."""
+    found = {}
+    for image in figure.axes[0].images:
+        lead = image.get_gid().removeprefix("underlay ")
+        found.setdefault(lead, []).append((np.asarray(image.get_array())[0], image.get_extent()))
+    return found
+
+
+@pytest.mark.parametrize("rate_hz", [20, 250])
+def test_what_is_coloured_stands_under_its_lead_at_its_time(rate_hz):
+    values = np.zeros((2, 10 * rate_hz))
+    values[0, 6 * rate_hz : round(6.2 * rate_hz)] = 2.0
+    values[1, rate_hz : round(1.2 * rate_hz)] = -1.0
+    underlay = Underlay(values, rate_hz, ("V2", "II"), "what it means")
+    figure = draw_ecg(ramp(10), underlay=underlay)
+    found = strips(figure)
+    assert set(found) == {"V2", "II"}
+    ((colours, (left, right, *_)),) = found["V2"]
+    place = left + (np.flatnonzero(colours[:, 3] > 0.1).mean() + 0.5) * (right - left) / len(
+        colours
+    )
+    assert place == pytest.approx(12 + 125 + (6.1 - 5) * 25, abs=0.6)
+    assert colours[:, 3].max() == pytest.approx(0.75, abs=0.01)
+    for colours, (left, right, *_) in found["II"]:
+        inked = np.flatnonzero(colours[:, 3] > 0.1)
+        place = left + (inked.mean() + 0.5) * (right - left) / len(colours)
+        assert place == pytest.approx(12 + 1.1 * 25, abs=0.6)
+        assert colours[inked, 3].max() == pytest.approx(0.375, abs=0.01)
+        assert colours[inked[0], 2] > colours[inked[0], 0]  # blue: against
+    assert "what it means" in words(figure)
+    assert figure.axes[0].get_xlim() == draw_ecg(ramp(10)).axes[0].get_xlim()
+
+
+def test_nothing_to_colour_is_said():
+    underlay = Underlay(np.zeros((12, 100)), 10, STANDARD_LEADS, "saliency")
+    figure = draw_ecg(ramp(10), underlay=underlay)
+    assert strips(figure) == {}
+    assert "saliency (none anywhere)" in words(figure)
+
+
+def test_strips_of_one_lead_are_coloured_each_at_its_time():
+    values = np.zeros((1, 3000))
+    values[0, 2500:2600] = 1
+    underlay = Underlay(values, 100, ("ECG",))
+    found = strips(draw_ecg(ramp(30, 100, ("ECG",)), underlay=underlay))
+    inked = {lead for lead, parts in found.items() if any(c[:, 3].max() > 0.1 for c, _ in parts)}
+    assert len(found) == 3
+    assert inked == {"ECG   20 s"}
+
+
+def test_what_was_decided_is_bold_whatever_its_probability():
+    labels = [("NSR", 0.9, None), ("AF", 0.2, None)]
+    figure = draw_ecg(ramp(10), labels=labels, decided=["AF"])
+    weights = {text.get_text(): text.get_fontweight() for text in figure.axes[1].texts}
+    assert (weights["NSR"], weights["AF"]) == ("normal", "bold")
