@@ -37,6 +37,7 @@ from fairseq_ecg.evaluation import evaluate
 from fairseq_ecg.evaluation_files import (
     PREDICTIONS_FILE,
     evaluation_folder,
+    markdown_table,
     read_evaluation,
     with_interval,
 )
@@ -115,18 +116,17 @@ class Comparison:
         head = ["run", "kind"]
         for metric in self.metrics:
             head += [metric_title(metric), "difference", "p"]
-        lines = [head, ["---"] * len(head), *self._cells()]
-        table = "\n".join(
-            f"| {' | '.join(c.replace('|', chr(92) + '|') for c in r)} |" for r in lines
-        )
-        parts = [table, self.caption()]
+        parts = [markdown_table(head, self._cells()), self.caption()]
         if self.remarks:
             parts.append("\n".join(f"- {remark}" for remark in self.remarks))
         return "\n\n".join(parts) + "\n"
 
     def latex(self) -> str:
-        """Return the table for LaTeX with the package booktabs; the largest values are bold."""
-        best = self.table.groupby("metric")["value"].max()
+        """Return the table for LaTeX with the package booktabs; the best values are bold."""
+        best = {
+            metric: values.min() if split_name(metric)[0] in _LOWER_IS_BETTER else values.max()
+            for metric, values in self.table.groupby("metric")["value"]
+        }
         columns = "ll" + "lll" * len(self.metrics)
         titles = ["Run", "Kind"]
         for metric in self.metrics:
@@ -565,6 +565,7 @@ def _compared(
     )
 
 
+_LOWER_IS_BETTER = ("brier",)
 _OF_RANKING = ("auroc", "auprc", "f_max", "brier", "macro", "micro")
 
 

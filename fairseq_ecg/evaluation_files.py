@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,7 @@ def markdown(result: Result, groups: pd.DataFrame | None = None) -> str:
     """
     long = long_table(result)
     whole = long[long["class"] == ""]
-    parts = [_title(result), _table(("metric", "value"), _overall_rows(whole))]
+    parts = [_title(result), markdown_table(("metric", "value"), _overall_rows(whole))]
     if isinstance(result, Evaluation):
         parts += ["## Classes", _class_table(result)]
     if groups is not None and len(groups):
@@ -329,7 +329,7 @@ def _class_table(result: Evaluation) -> str:
         limit = "-" if math.isnan(row["threshold"]) else f"{row['threshold']:.3f}"
         counts = (str(label), str(int(row["positives"])), str(int(row["patients"])), limit)
         rows.append((*counts, *cells, with_interval(row["ece"])))
-    return _table(("class", "positives", "patients", "threshold", *PER_CLASS, "ece"), rows)
+    return markdown_table(("class", "positives", "patients", "threshold", *PER_CLASS, "ece"), rows)
 
 
 def _group_table(groups: pd.DataFrame) -> str:
@@ -345,7 +345,7 @@ def _group_table(groups: pd.DataFrame) -> str:
         )
         for _, row in groups.iterrows()
     ]
-    return _table(("group", "rows", "patients", "classes", "auroc", "brier", "ece"), rows)
+    return markdown_table(("group", "rows", "patients", "classes", "auroc", "brier", "ece"), rows)
 
 
 def with_interval(value: float, low: float = math.nan, high: float = math.nan) -> str:
@@ -355,7 +355,13 @@ def with_interval(value: float, low: float = math.nan, high: float = math.nan) -
     return f"{value:.3f}" + ("" if math.isnan(low) else f" ({low:.3f}-{high:.3f})")
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as Markdown.
+
+    Args:
+        head: Titles of the columns.
+        rows: Cells, as many in each.
+    """
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(c.replace('|', chr(92) + '|') for c in r)} |" for r in lines)
 

@@ -70,7 +70,7 @@ _CONFIG_SECTIONS = (
 )
 # Logged values that say nothing about learning.
 _DULL = re.compile(
-    r"num_updates|epoch|w(ps|pb|all)|ups|bsz|best_.*|train_wall|clip|ppl|nsentences|ntokens|"
+    r"num_updates|update|epoch|nsignals|w(ps|pb|all)|ups|bsz|best_.*|train_wall|clip|ppl|nsentences|ntokens|"
     r"loss|lr|gnorm|.*sample_size|n_.*"
 )
 _MOST_CURVES = 4
@@ -286,17 +286,12 @@ def _overview(run: Run, scored: Sequence[_Scores]) -> Markup:
 
 def _results(scored: Sequence[_Scores], run: Run, pictures: _Pictures) -> Markup:
     if not scored:
-        checkpoint = run.folder / "checkpoints" / "checkpoint_best.pt"
-        return joined(
-            [
-                tag("p", "This run was not evaluated, or nobody said where. To have numbers here:"),
-                tag(
-                    "pre",
-                    f"fairseq-ecg evaluate {checkpoint} {run.data or 'DATA'} --out "
-                    f"{run.folder / 'test'}",
-                ),
-            ]
-        )
+        best = run.folder / "checkpoints" / "checkpoint_best.pt"
+        checkpoint = best if run.checkpoint is None else run.checkpoint.path
+        words = ["evaluate", checkpoint, run.data or "DATA", "--out", run.folder / "test"]
+        text = "This run was not evaluated, or nobody said where. To have numbers here:"
+        command = f"fairseq-ecg {shlex.join(map(str, words))}"
+        return joined([tag("p", text), tag("pre", command)])
     return joined(part for one in scored for part in _scores(one, pictures))
 
 
@@ -416,7 +411,11 @@ def _last_values(run: Run) -> Markup | None:
         logged = read_log(run.folder, name)
         if logged:
             last = _without(logged[-1], f"{name}_")
-            rows += [(name, key, f"{v:.6g}") for key, v in last.items() if not _is_dull(key)]
+            rows += [
+                (name, key, "-" if math.isnan(value) else f"{value:.6g}")
+                for key, value in last.items()
+                if not _is_dull(key)
+            ]
     if not rows:
         return None
     return table(("split", "value", "last validation"), rows, numbers=(2,))
@@ -628,8 +627,8 @@ def _other_split(run: Run) -> Manifest | None:
         return None
     for name in ("test", *run.validated_on, "train"):
         path = run.data / f"{name}.tsv"
-        if path.is_file():
-            return read_manifest(path)
+        if path.is_file() and len(manifest := read_manifest(path)):
+            return manifest
     return None
 
 
@@ -704,7 +703,9 @@ def _repeating(run: Run) -> Markup:
         options = [*_config_dir(run), "--config-name", run.preset]
         lines = [f"fairseq-ecg train {shlex.join(options)}"]
         lines += [shlex.quote(word.lstrip("+")) for word in run.overrides]
-        parts += [tag("p", "The command of this run:"), tag("pre", " \\\n    ".join(lines))]
+        cwd = (run.hydra.get("runtime") or {}).get("cwd")
+        where = f", in the folder {cwd}" if cwd else ""
+        parts += [tag("p", f"The command of this run{where}:"), tag("pre", " \\\n    ".join(lines))]
     else:
         parts.append(
             tag("p", "The preset and command are not known: there is no .hydra/hydra.yaml.")

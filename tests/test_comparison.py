@@ -198,8 +198,17 @@ def test_the_table_for_latex_is_whole_and_its_text_escaped(found):
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len(rows) == 1 + len(found.rows)
     assert {line.replace(r"\&", "").count("&") for line in rows} == {1 + 3 * len(found.metrics)}
-    assert text.count(r"\textbf{") >= len(found.metrics)
     assert text.count(r"\midrule") == 2
+    for metric in found.metrics:
+        best = found.table[found.table["metric"] == metric]["value"].max()
+        assert rf"\textbf{{{best:.3f}}}" in text
+
+
+def test_small_errors_are_the_best_ones(runs):
+    asked = {"a": runs / "evaluation_0", "b": runs / "evaluation_1"}
+    found = compare(asked, metrics=["brier/a"], bootstrap=5)
+    assert rf"\textbf{{{found.table['value'].min():.3f}}}" in found.latex()
+    assert "Brier score of a" in found.latex()
 
 
 def test_remarks_say_what_the_runs_have_seen_and_which_thresholds_decide(runs, data, tmp_path):

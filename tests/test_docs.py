@@ -212,12 +212,18 @@ def check_training(words: list[str]) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=page_id)
 def test_keys_that_the_text_names_exist(path):
     spans = re.findall(r"`([^`\n]+)`", path.read_text())
-    for key in re.findall(rf"(?<![\w/])((?:{'|'.join(SECTIONS)})\.(?!(?:py|onnx|pt2|safetensors)\b)\w+)", "\n".join(spans)):
+    for key in re.findall(
+        rf"(?<![\w/])((?:{'|'.join(SECTIONS)})\.(?!(?:py|onnx|pt2|safetensors)\b)\w+)",
+        "\n".join(spans),
+    ):
         assert key in KEYS | WRONG_ON_PURPOSE, key
 
 
 def test_options_that_the_text_names_exist():
     known = launch._FLAGS_WITH_VALUE | {"--user-dir", "--multirun", "--no-build-isolation"}
+    for folder in ("examples", "benchmarks"):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            known |= script_options(path.read_text())
     parsers = [build_parser()]
     while parsers:
         for action in parsers.pop()._actions:

@@ -22,6 +22,7 @@ from fairseq_ecg.contract import ContractError
 from fairseq_ecg.data.builder import build_store
 from fairseq_ecg.data.ingest import BuildOptions, RecordEntry
 from fairseq_ecg.data.manifest import write_manifest
+from fairseq_ecg.data.pool import BuildError, exclusive
 from fairseq_ecg.data.store import Store
 from fairseq_ecg.data.wfdb_reader import read_signal
 from fairseq_ecg.embedding_files import EmbeddingError, read_about, read_embeddings
@@ -394,6 +395,13 @@ def test_a_full_disk_leaves_whole_parts_and_the_next_run_goes_on(
     assert parts == ["part-00000.parquet", "part-00001.parquet"]
     with pytest.raises(EmbeddingError, match="not complete"):
         read_embeddings(tmp_path / "out")
+    assert extract(checkpoint, data, tmp_path / "out")["complete"]
+
+
+def test_two_processes_never_write_to_one_folder(checkpoint, data, tmp_path):
+    (tmp_path / "out").mkdir()
+    with exclusive(tmp_path / "out"), pytest.raises(BuildError, match="another process"):
+        extract(checkpoint, data, tmp_path / "out")
     assert extract(checkpoint, data, tmp_path / "out")["complete"]
 
 

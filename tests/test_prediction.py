@@ -110,6 +110,13 @@ def test_recordings_are_answered_in_the_order_they_are_named(data, checkpoint, t
     assert isinstance(found[1], Fault)
 
 
+def test_an_exported_network_gives_the_same_numbers(data, checkpoint, expected, tmp_path):
+    words = ["export", checkpoint, "--dest", str(tmp_path / "out"), "--format", "safetensors"]
+    assert main(words) == 0
+    result = predict(tmp_path / "out", [data / "wfdb" / name for name in expected.names])
+    np.testing.assert_allclose(numbers(result), expected.probability, atol=1e-6)
+
+
 def test_many_recordings_are_prepared_in_parts(data, checkpoint, expected, monkeypatch):
     monkeypatch.setattr(prediction, "_AT_ONCE", 2)
     result = predict(checkpoint, [data / "wfdb" / name for name in expected.names])

@@ -457,13 +457,13 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--take", choices=("best", "last"), default="best", help="checkpoint of pretraining"
     )
-    for name, what in (
-        ("pretraining", "every pretraining"),
-        ("future-prediction", "that of future prediction, behind those"),
-        ("spectrogram", "every network on spectrograms"),
-        ("training", "every training on labels"),
+    for option, what in (
+        ("--in-pretraining", "every pretraining"),
+        ("--in-future-prediction", "that of future prediction, behind those"),
+        ("--in-spectrogram", "every network on spectrograms"),
+        ("--in-training", "every training on labels"),
     ):
-        parser.add_argument(f"--in-{name}", type=str.split, default=[], help=f"overrides of {what}")
+        parser.add_argument(option, type=str.split, default=[], help=f"overrides of {what}")
     add_options(parser, seeds=1, of="each pretraining")
     args = parser.parse_intermixed_args(words)
     args.rates = dict(args.rates)

@@ -17,6 +17,7 @@ from fairseq_ecg.embedding_files import (
 )
 from fairseq_ecg.extraction import FORMATS, PER, classes_of_records, extract
 from fairseq_ecg.plots.embeddings import (
+    LEAST_OF_UMAP,
     check_umap,
     has_umap,
     plot_embeddings,
@@ -132,7 +133,8 @@ def picture(
     if n_rows > MOST_POINTS:
         rows = np.sort(np.random.default_rng(seed).permutation(n_rows)[:MOST_POINTS])
     values = np.asarray(found.values[rows], dtype=np.float64)
-    if projection == "umap" or (projection == "auto" and has_umap()):
+    enough = has_umap() and len(values) >= LEAST_OF_UMAP
+    if projection == "umap" or (projection == "auto" and enough):
         points, axes = umap_projection(values, seed), ("UMAP 1", "UMAP 2")
     else:
         points, shares = principal_components(values)

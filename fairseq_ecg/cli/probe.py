@@ -10,7 +10,7 @@ import pandas as pd
 
 from fairseq_ecg.data.atomic import replacing_files, write_text
 from fairseq_ecg.embedding_files import read_embeddings
-from fairseq_ecg.evaluation_files import write_evaluation
+from fairseq_ecg.evaluation_files import markdown_table, write_evaluation
 from fairseq_ecg.plots.label_efficiency import plot_label_efficiency
 from fairseq_ecg.probing import (
     HEADS,
@@ -126,7 +126,7 @@ def markdown(found: Probing) -> str:
     summary = found.summary().set_index(["features", "head", "share", "metric"])
     first = found.table.groupby(["features", "head", "share"], sort=False).first()
     head = ["features", "head", "% of labels", "recordings", *map(metric_title, shown)]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for key, row in first.iterrows():
         cells = [str(key[0]), _HEAD_NAMES[key[1]], f"{100 * key[2]:g}", str(int(row["records"]))]
         for metric in shown:
@@ -134,13 +134,13 @@ def markdown(found: Probing) -> str:
             spread = "" if np.isnan(of["sd"]) else f" ± {of['sd']:.3f}"
             cells.append("-" if np.isnan(of["mean"]) else f"{of['mean']:.3f}{spread}")
         lines.append(cells)
-    text = "\n".join(f"| {' | '.join(c.replace('|', chr(92) + '|') for c in r)} |" for r in lines)
     seeds = found.table["seed"].nunique()
-    text += (
+    text = markdown_table(head, lines) + (
         f"\n\nMean ± standard deviation over {seeds} draws of the training patients; all of them "
         "are one run."
     )
-    return text + "".join(f"\n- {remark}" for remark in found.remarks) + "\n"
+    remarks = "\n".join(f"- {remark}" for remark in found.remarks)
+    return text + (f"\n\n{remarks}" if remarks else "") + "\n"
 
 
 def write_probing(found: Probing, folder: Path) -> None:

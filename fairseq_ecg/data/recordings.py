@@ -20,7 +20,12 @@ from fairseq_ecg.data.array_reader import (
     UNITS_PER_MV,
     ArrayReader,
 )
-from fairseq_ecg.data.hdf5_reader import TracingReader, open_hdf5, read_exam_ids
+from fairseq_ecg.data.hdf5_reader import (
+    MissingPackageError,
+    TracingReader,
+    open_hdf5,
+    read_exam_ids,
+)
 from fairseq_ecg.data.leads import STANDARD_LEADS
 from fairseq_ecg.data.record_file import RecordError
 from fairseq_ecg.data.record_reader import RecordFacts, Recording, RecordReader
@@ -29,6 +34,8 @@ from fairseq_ecg.data.signal import MILLIVOLTS, EcgSignal
 from fairseq_ecg.data.store import STORE_FILE, Store, StoreError
 from fairseq_ecg.data.wfdb_header import read_header
 from fairseq_ecg.data.wfdb_reader import read_signal
+
+_UNREADABLE = (RecordError, StoreError, MissingPackageError)
 
 
 @dataclass(frozen=True)
@@ -174,9 +181,8 @@ def find_recordings(
             for item in _find(Path(place), arrays):
                 key = (item.path, item.reader) if isinstance(item, NamedRecording) else item.place
                 found.setdefault(key, item)
-        except (RecordError, StoreError) as error:
-            reason = getattr(error, "reason", "bad_store")
-            found[str(place)] = Fault(str(place), reason, str(error.args[-1]))
+        except _UNREADABLE as error:
+            found[str(place)] = _fault(place, error)
     return _named_apart(list(found.values()))
 
 
@@ -225,8 +231,8 @@ def _in_folder(folder: Path, arrays: ArrayFacts) -> Iterator[NamedRecording | Fa
         try:
             for item in _find(path, arrays):
                 yield _below(folder, path, item)
-        except RecordError as error:
-            yield Fault(str(path), error.reason, str(error.args[-1]))
+        except _UNREADABLE as error:
+            yield _fault(path, error)
 
 
 def _below(folder: Path, path: Path, item: NamedRecording | Fault) -> NamedRecording | Fault:
@@ -234,6 +240,11 @@ def _below(folder: Path, path: Path, item: NamedRecording | Fault) -> NamedRecor
     if isinstance(item, Fault) or isinstance(item.reader, TracingReader):
         return item
     return replace(item, name=path.relative_to(folder).with_suffix("").as_posix())
+
+
+def _fault(place: str | Path, error: ValueError) -> Fault:
+    reason = error.reason if isinstance(error, RecordError) else "unreadable_file"
+    return Fault(str(place), reason, str(error.args[-1]))
 
 
 def _files(folder: Path) -> Iterator[Path]:

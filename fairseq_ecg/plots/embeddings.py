@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SEVERAL, OTHER, NONE = "several labels", "other labels", "no label"
+LEAST_OF_UMAP = 4
 _GREYS = {SEVERAL: "#8a8a8a", OTHER: "#b4b4b4", NONE: "#d8d8d8"}
 
 
@@ -44,7 +46,9 @@ def groups_of(
     return groups, [*kept, *(name for name in _GREYS if name in groups)]
 
 
-def principal_components(values: np.ndarray, n: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def principal_components(
+    values: NDArray[np.floating], n: int = 2
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Project vectors onto the directions in which they differ most.
 
     Args:
@@ -68,23 +72,31 @@ def principal_components(values: np.ndarray, n: int = 2) -> tuple[np.ndarray, np
     return projected, shares
 
 
-def umap_projection(values: np.ndarray, seed: int = 0) -> np.ndarray:
+def umap_projection(values: NDArray[np.floating], seed: int = 0) -> NDArray[np.floating]:
     """Project vectors onto a plane with UMAP (McInnes et al. 2018, arXiv 1802.03426).
 
     Args:
-        values: float [N, D].
+        values: float [N, D], four vectors or more.
         seed: Of the projection.
 
     Returns:
         float [N, 2].
 
     Raises:
-        ValueError: If the package umap-learn is not installed.
+        ValueError: If the package umap-learn is not installed, or there are fewer vectors.
     """
     check_umap()
+    if len(values) < LEAST_OF_UMAP:
+        raise ValueError(
+            f"UMAP needs {LEAST_OF_UMAP} vectors or more, but there are {len(values)}; take "
+            "principal components (--projection pca)"
+        )
     import umap
 
-    return np.asarray(umap.UMAP(random_state=seed).fit_transform(values))
+    neighbours = min(15, len(values) - 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a seed leaves it one thread
+        return np.asarray(umap.UMAP(neighbours, random_state=seed).fit_transform(values))
 
 
 def check_umap() -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Spread = Literal["range", "deviation"]
+_MOST_TICKS = 12
 _MARKERS = ("o", "s", "^", "D")
 
 
@@ -88,7 +89,7 @@ def draw_spread(
         means, low, high = _summary(points(rows, x, y), spread)
         _draw_line(axes, name, number, means, low, high, spread)
     if log_x:
-        axes.set_xscale("log")
+        _set_log_x(axes, [points(rows, x, y)[:, 0] for rows in series.values()])
     axes.set_xlabel(x.replace("_", " "))
     axes.set_ylabel(y.replace("_", " "))
     axes.grid(color="#e4e4e4", linewidth=0.6)
@@ -152,6 +153,15 @@ def _draw_level(axes: Axes, name: str, values: Sequence[float], colour: str) -> 
     mean, deviation = float(found.mean()), _deviation(found)
     axes.axhspan(mean - deviation, mean + deviation, color=colour, alpha=0.12, linewidth=0)
     axes.axhline(mean, color=colour, linewidth=1.5, linestyle="--", label=_plain(name))
+
+
+def _set_log_x(axes: Axes, places: Sequence[NDArray[np.float64]]) -> None:
+    """Make the axis logarithmic, with a tick where there is a point, in plain numbers."""
+    axes.set_xscale("log")
+    found = np.unique(np.concatenate(places)) if places else np.array([])
+    if 0 < len(found) <= _MOST_TICKS:
+        axes.set_xticks(found, [f"{place:,.6g}" for place in found])
+        axes.minorticks_off()
 
 
 def _plain(text: str) -> str:

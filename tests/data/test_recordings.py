@@ -1,5 +1,7 @@
 """Recordings by name: every format, folders, stores and their records, and what is wrong."""
 
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -63,7 +65,7 @@ def test_a_store_gives_its_records_and_one_of_them_by_its_path(store):
         (one,) = find_recordings([place / "b/r1"])
         np.testing.assert_allclose(one.read().values_mv, millivolts(1, 0, 300), atol=1e-6)
         (fault,) = find_recordings([place / "b/r2"])
-        assert fault.reason == "bad_store"
+        assert fault.reason == "unreadable_file"
         assert "nearest: b/r1" in fault.detail
 
 
@@ -132,3 +134,11 @@ def test_what_cannot_be_read_is_a_fault_and_the_others_are_found(folder):
 def test_facts_that_cannot_be_are_refused(key, value):
     with pytest.raises(ValueError, match="unit|rate"):
         ArrayFacts(**{key: value})
+
+
+def test_without_the_package_for_hdf5_only_such_files_are_faults(folder, monkeypatch):
+    (folder / "x.h5").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    fault, other = find_recordings([folder / "x.h5", folder / "a/r0"], ARRAYS)
+    assert "pip install" in fault.detail
+    assert other.name == "r0"

@@ -74,4 +74,8 @@ def test_a_missing_umap_is_named_with_the_way_out(monkeypatch):
 
 @pytest.mark.skipif(not has_umap(), reason="umap-learn is not installed")
 def test_umap_gives_points_of_a_plane():
-    assert umap_projection(np.random.default_rng(0).normal(size=(40, 5))).shape == (40, 2)
+    rng = np.random.default_rng(0)
+    for n in (4, 40):
+        assert np.isfinite(umap_projection(rng.normal(size=(n, 5)))).all()
+    with pytest.raises(ValueError, match="UMAP needs 4 vectors or more, but there are 3"):
+        umap_projection(np.zeros((3, 5)))

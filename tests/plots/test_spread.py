@@ -49,10 +49,18 @@ def test_a_level_is_a_dashed_line_with_a_band_across_the_panel():
     assert level.get_color() != axes.lines[1].get_color()
 
 
-def test_one_line_needs_no_legend_and_the_axis_may_be_logarithmic():
-    figure = draw_spread({"a": RUNS}, "valid_f1", "epoch", log_x=True)
-    assert not figure.legends
-    assert figure.axes[0].get_xscale() == "log"
+def test_one_line_needs_no_legend():
+    assert not draw_spread({"a": RUNS}, "valid_f1", "epoch").legends
+
+
+def test_a_logarithmic_axis_has_a_tick_at_each_point():
+    rows = [{"patients": n, "f1": 0.5} for n in (105, 1045, 10450)]
+    (axes,) = draw_spread({"a": rows}, "f1", "patients", log_x=True).axes
+    assert axes.get_xscale() == "log"
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["105", "1,045", "10,450"]
+    many = [{"patients": n, "f1": 0.5} for n in range(1, 100)]
+    (axes,) = draw_spread({"a": many}, "f1", "patients", log_x=True).axes
+    assert len(axes.get_xticks()) < 20
 
 
 def test_levels_alone_can_be_drawn():
