@@ -101,7 +101,7 @@ def _introduction(card: Card) -> str:
     corpora = list(_corpora(card.contract.trained_on))
     on = f" on {', before that on '.join(corpora)}" if corpora else ""
     updates = f" for {card.updates:,} updates" if card.updates else ""
-    trained = f", trained{on}{updates}" if on or updates else ""
+    trained = f", trained{updates}{on}" if on or updates else ""
     return (
         f"{what}: `{card.model_name}`, {card.parameters:,} parameters{trained}. It was made for "
         "research; it is no medical device and must not decide about anybody's care."

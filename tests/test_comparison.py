@@ -310,10 +310,11 @@ def test_a_full_disk_leaves_no_half_written_tables(runs, data, tmp_path, capsys,
     def full(path, text):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("fairseq_ecg.cli.compare.write_text", full)
     words = ["compare", f"a={runs / 'evaluation_0'}", f"b={runs / 'evaluation_1'}"]
     out = tmp_path / "out"
-    assert main([*words, "--bootstrap", "5", "--out", str(out)]) == 2
-    assert "No space left" in capsys.readouterr().err
-    assert not out.exists()
-    assert not list(tmp_path.iterdir())
+    for writer in ("write_text", "write_evaluation"):
+        monkeypatch.setattr(f"fairseq_ecg.cli.compare.{writer}", full)
+        assert main([*words, "--bootstrap", "5", "--out", str(out)]) == 2
+        assert "No space left on device; make room" in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
+        monkeypatch.undo()

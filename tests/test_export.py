@@ -341,7 +341,7 @@ def test_the_card_says_what_the_network_expects(exports):
         "| sampling rate | 100 Hz |",
         "| leads, in this order | I, II, III, aVR, aVL, aVF, V1, V2, V3, V4, V5, V6 |",
         "`ecg_transformer`",
-        "trained on toy, before that on another",
+        "on toy, before that on another. It was made",
         "256 samples, or any number more or fewer",
         "There is no padding mask",
     ):

@@ -1,5 +1,6 @@
 """Heads against scikit-learn and loops; shares of patients; label sets and their embeddings."""
 
+import errno
 import json
 import re
 
@@ -370,3 +371,25 @@ def test_the_command_writes_tables_a_picture_and_predictions(tones, embedded, tm
     assert "holds no embeddings" in capsys.readouterr().err
     assert main([*words, "--out", str(out / "probe.csv")]) == 2
     assert "is a file" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_no_half_written_probe(tones, embedded, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    words = ["probe", str(tones), str(embedded / "trained"), "--heads", "knn", "--shares", "100"]
+    out = tmp_path / "out"
+    monkeypatch.setattr("fairseq_ecg.cli.probe.write_evaluation", full)
+    assert main([*words, "--seeds", "0", "--out", str(out)]) == 2
+    assert "No space left on device; make room" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    (out / "trained-knn").mkdir(parents=True)
+    (out / "trained-knn" / "confusion.csv").write_text("of an earlier probe")
+    (out / "trained-knn" / "notes.txt").write_text("mine")
+    (out / "confusion.csv").write_text("of an evaluation")
+    assert main([*words, "--seeds", "0", "--out", str(out)]) == 0
+    assert read_evaluation(out / "trained-knn").names[0] == "r015"
+    assert not (out / "trained-knn" / "confusion.csv").exists()
+    assert (out / "confusion.csv").exists()
+    assert (out / "trained-knn" / "notes.txt").read_text() == "mine"

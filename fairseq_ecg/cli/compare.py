@@ -8,6 +8,7 @@ from fairseq_ecg.cli._building import add_progress, progress_of
 from fairseq_ecg.cli.probe import named
 from fairseq_ecg.comparison import BASELINES, Comparison, compare
 from fairseq_ecg.data.atomic import replacing_files, write_text
+from fairseq_ecg.evaluation_files import FILES as EVALUATION_FILES
 from fairseq_ecg.evaluation_files import write_evaluation
 
 FILES = ("comparison.md", "comparison.csv", "comparison.tex", "comparison.json")
@@ -115,13 +116,17 @@ def write_comparison(found: Comparison, folder: Path) -> None:
         found: What ``compare`` returned.
         folder: Where to; made if absent.
     """
-    with replacing_files(folder, FILES) as temporary:
+    baselines = {
+        f"{BASELINES_FOLDER}/{row.name.replace('/', '_').replace(' ', '_').replace(',', '')}": row
+        for row in found.rows
+        if row.kind in BASELINES
+    }
+    earlier = [f"{name}/{file}" for name in baselines for file in EVALUATION_FILES]
+    with replacing_files(folder, [*FILES, *earlier]) as temporary:
         write_text(temporary / "comparison.md", found.markdown())
         write_text(temporary / "comparison.tex", found.latex())
         write_text(temporary / "comparison.json", json.dumps(found.content(), indent=2) + "\n")
         table = found.table.to_csv(index=False, float_format="%.9g")
         write_text(temporary / "comparison.csv", table)
-    for row in found.rows:
-        if row.kind in BASELINES:
-            name = row.name.replace("/", "_").replace(" ", "_").replace(",", "")
-            write_evaluation(row.result, folder / BASELINES_FOLDER / name)
+        for name, row in baselines.items():
+            write_evaluation(row.result, temporary / name)

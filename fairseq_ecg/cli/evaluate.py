@@ -127,7 +127,7 @@ def _print_numbers(result: Result, split: str) -> None:
     if isinstance(result, Evaluation):
         for name, value in result.calibration().items():
             print(f"{name:>14}  {value:.4f}")
-    if result.intervals:
+    if any(not math.isnan(found.low) for found in result.intervals.values()):
         print(f"95 % intervals: {result.draws} draws of patients")
     if isinstance(result, Identification) and result.intervals:
         print("auroc and eer are of pairs, which share patients, and have no interval")

@@ -4,6 +4,7 @@ Each verb is one file of this folder with a function ``add_parser``, and a plain
 """
 
 import argparse
+import errno
 import importlib
 import pkgutil
 import sys
@@ -41,5 +42,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return args.run(args)
     except (ValueError, OSError) as error:
-        print(f"fairseq-ecg {args.verb}: error: {error}", file=sys.stderr)
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        way_out = "; make room where the results go, or name a place on another disk"
+        words = f"{error}{way_out if full else ''}"
+        print(f"fairseq-ecg {args.verb}: error: {words}", file=sys.stderr)
         return 2

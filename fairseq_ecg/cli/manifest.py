@@ -114,7 +114,7 @@ def format_report(report: DatasetReport) -> str:
     summary = report.summary
     lines = [
         f"{summary['corpus']}: {summary['records_kept']} of {summary['records_listed']} records of "
-        f"{summary['patients']} patients, {summary['hours']:.1f} h at {summary['rate_hz']:g} Hz"
+        f"{summary['patients']} patient{'s' if summary['patients'] != 1 else ''}, {summary['hours']:.1f} h at {summary['rate_hz']:g} Hz"
         + (" (was finished already)" if report.was_finished else ""),
         "",
     ]

@@ -10,6 +10,7 @@ import pandas as pd
 
 from fairseq_ecg.data.atomic import replacing_files, write_text
 from fairseq_ecg.embedding_files import read_embeddings
+from fairseq_ecg.evaluation_files import FILES as EVALUATION_FILES
 from fairseq_ecg.evaluation_files import markdown_table, write_evaluation
 from fairseq_ecg.plots.label_efficiency import plot_label_efficiency
 from fairseq_ecg.probing import (
@@ -152,7 +153,11 @@ def write_probing(found: Probing, folder: Path) -> None:
         found: What ``probe`` returned.
         folder: Where to; made if absent.
     """
-    with replacing_files(folder, FILES) as temporary:
+    evaluations = {
+        f"{_plain(name)}-{head}": result for (name, head), result in found.evaluations.items()
+    }
+    earlier = [f"{name}/{file}" for name in evaluations for file in EVALUATION_FILES]
+    with replacing_files(folder, [*FILES, *earlier]) as temporary:
         _write_table(found.table, temporary / TABLE_FILE)
         _write_table(found.summary(), temporary / SUMMARY_FILE)
         write_text(temporary / PAGE_FILE, markdown(found))
@@ -161,8 +166,8 @@ def write_probing(found: Probing, folder: Path) -> None:
         panels = _panels(found, metric)
         if np.isfinite(found.table[metric]).any():
             plot_label_efficiency(panels, temporary / PICTURE_FILE, y=metric_title(metric))
-    for (name, head), result in found.evaluations.items():
-        write_evaluation(result, folder / f"{_plain(name)}-{head}")
+        for name, result in evaluations.items():
+            write_evaluation(result, temporary / name)
 
 
 def _content(found: Probing) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Icentia11k(InPlaceCorpus):
         ]
         if not entries:
             raise CorpusError(
-                f"{root} has {len(folders)} patients, but none is in valid or among the first "
+                f"of the patients in {root} ({len(folders)}) none is in valid or among the first "
                 f"{self.patients:g} of the training patients; use a larger --patients"
             )
         return entries

@@ -48,7 +48,7 @@ def replacing_files(folder: str | Path, obsolete: Sequence[str] = ()) -> Iterato
     Args:
         folder: Made if absent; files of other names stay in it.
         obsolete: Names of files that leave it first, such as all that an earlier run may have
-            written.
+            written; with the folder inside it where they are in one.
 
     Yields:
         A folder beside ``folder``. If the block raises, it is removed and ``folder`` is left as it
@@ -68,13 +68,21 @@ def replacing_files(folder: str | Path, obsolete: Sequence[str] = ()) -> Iterato
         if folder.exists():
             for name in obsolete:
                 (folder / name).unlink(missing_ok=True)
-            for path in temporary.iterdir():
-                os.replace(path, folder / path.name)
+            _move_into(folder, temporary)
         else:
             os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _sync_folder(folder)
+
+
+def _move_into(folder: Path, source: Path) -> None:
+    for path in source.iterdir():
+        target = folder / path.name
+        if path.is_dir() and target.is_dir():
+            _move_into(target, path)
+        else:
+            os.replace(path, target)
 
 
 def write_text(path: str | Path, text: str) -> None:

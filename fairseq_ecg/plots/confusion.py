@@ -72,8 +72,8 @@ def plot_cooccurrence(
 ) -> Path:
     """Draw which classes are true together, and which are decided where each is true.
 
-    Where the network is right both halves are alike; what is brighter at the right is decided too
-    often where the row's class is true, what is darker is missed.
+    Where the network is right both halves are alike; what is darker at the right is decided too
+    often where the row's class is true, what is lighter is missed.
 
     Args:
         truth: what is true, [R, K].
@@ -112,7 +112,8 @@ def draw_cooccurrence(
         _draw_table(axes, shares, texts, labels, totals)
         axes.set_xlabel(name)
         axes.set_ylabel("true")
-        axes.set_title(f"{name}: % of the row's recordings", fontsize=9.5)
+        scale = "" if len(labels) <= _MOST_NUMBERED else ", white 0 to dark blue 100"
+        axes.set_title(f"{name}: % of the row's recordings{scale}", fontsize=9.5)
     if title:
         figure.suptitle(title.replace("$", r"\$"), fontsize=12)
     return figure
