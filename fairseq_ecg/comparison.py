@@ -64,6 +64,9 @@ TRAINED, FROZEN, RANDOM = "trained", "frozen, linear head", "random, frozen, lin
 SHALLOW_KIND = "linear head"
 BASELINES = (RANDOM, SHALLOW_KIND)
 
+# Keys of a task that decide which windows of a recording its encoder sees.
+_WINDOWS = ("segment_s", "windowing", "eval_windows", "pad_segments", "max_sample_size")
+
 
 class ComparisonError(ValueError):
     """Runs cannot be compared as asked; the message says why and what to do."""
@@ -469,6 +472,7 @@ def _encoders(
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from None
         prepared = {key: alone.contract.get(key) for key in INPUT_KEYS}
+        prepared |= {key: alone.task_cfg.get(key) for key in _WINDOWS}
         of_the_run = MODEL_REGISTRY[alone.model_name].keys_of_the_run
         kept = {k: v for k, v in model_config(alone).items() if k not in of_the_run}
         same = json.dumps([alone.model_name, kept, prepared], default=str, sort_keys=True)

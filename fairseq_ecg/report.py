@@ -796,7 +796,9 @@ def _opened(manifest: Manifest) -> Source | None:
 
 def _title_of(one: _Scores) -> str:
     split, name = str(one.content.get("split") or ""), one.folder.resolve().name
-    return f"{split} ({name})" if split not in ("", name) else name
+    title = f"{split} ({name})" if split not in ("", name) else name
+    together = len(one.content.get("checkpoints") or ())
+    return f"{title}, {together} networks together" if together > 1 else title
 
 
 def _value(content: Mapping[str, Any], name: str) -> str:

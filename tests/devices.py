@@ -121,9 +121,9 @@ def _register() -> None:
     for overload in ("default", "start", "start_step"):  # without these arange would resize
         arange = functools.partial(_compute, getattr(torch.ops.aten.arange, overload))
         of_aten.impl(f"arange.{overload}".removesuffix(".default"), arange, "PrivateUse1")
-    for name in ("stft", "stft.center"):  # composed of a transposition in place, a change of shape
-        overload = getattr(torch.ops.aten.stft, name.partition(".")[2] or "default")
-        of_aten.impl(name, functools.partial(_compute, overload), "PrivateUse1")
+    stft = functools.partial(_compute, torch.ops.aten.stft.default)  # its parts change a shape
+    for key in ("PrivateUse1", "AutogradPrivateUse1"):
+        of_aten.impl("stft", stft, key)
     _libraries.extend((everything, of_aten))
 
 

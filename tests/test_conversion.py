@@ -273,7 +273,9 @@ def test_the_engine_starts_a_run_from_a_converted_file(tmp_path, to):
 def test_a_network_without_such_an_encoder_has_none_to_write(tmp_path):
     cfg = {"_name": "nejedly2021resnet"}
     torch.save({"cfg": {"model": cfg}, "model": {"a": torch.ones(1)}}, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="holds the model nejedly2021resnet: .*convert it as a whole"):
+    with pytest.raises(
+        CheckpointError, match="holds the model nejedly2021resnet: .*convert it as a whole"
+    ):
         convert_checkpoint(tmp_path / "a.pt", tmp_path / "b.pt", encoder_only=True)
 
 

@@ -112,9 +112,10 @@ def format_report(report: DatasetReport) -> str:
         report: Its result.
     """
     summary = report.summary
+    patients = summary["patients"]
     lines = [
         f"{summary['corpus']}: {summary['records_kept']} of {summary['records_listed']} records of "
-        f"{summary['patients']} patient{'s' if summary['patients'] != 1 else ''}, {summary['hours']:.1f} h at {summary['rate_hz']:g} Hz"
+        f"{patients} patient{'s' if patients != 1 else ''}, {summary['hours']:.1f} h at {summary['rate_hz']:g} Hz"
         + (" (was finished already)" if report.was_finished else ""),
         "",
     ]

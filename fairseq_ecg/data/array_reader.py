@@ -88,7 +88,11 @@ def _read_npy(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     try:
         return np.load(path, allow_pickle=False), ()
     except (OSError, ValueError, EOFError) as error:
-        raise RecordError("unreadable_file", f"{path} is no array of numbers: {error}") from error
+        raise RecordError(
+            "unreadable_file",
+            f"{path} is no .npy file of numbers, or a damaged one; write it with numpy.save of an "
+            "array of leads and samples",
+        ) from error
 
 
 def _read_csv(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:

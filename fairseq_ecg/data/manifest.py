@@ -213,7 +213,10 @@ def _read_lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ManifestError(f"{path}: no such file") from None
+        others = ", ".join(sorted(other.name for other in path.parent.glob("*.tsv")))
+        raise ManifestError(
+            f"{path}: no such file" + (f"; there are: {others}" if others else "")
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     return text.removesuffix("\n").split("\n") if text else []

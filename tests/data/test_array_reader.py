@@ -85,7 +85,7 @@ def test_missing_values_stay_missing(tmp_path):
         (millivolts()[None], LEADS, "wrong_leads", r"\[1, 3, 200\]"),
         (np.empty((3, 0)), LEADS, "empty", "no samples"),
         (np.array(["a", "b", "c"]), LEADS, "wrong_leads", "must hold numbers"),
-        (np.array([{}, {}, {}], dtype=object), LEADS, "unreadable_file", "pickle"),
+        (np.array([{}, {}, {}], dtype=object), LEADS, "unreadable_file", "no .npy file of numbers"),
     ],
 )
 def test_what_is_no_recording_is_refused(tmp_path, values, leads, reason, text):

@@ -54,7 +54,9 @@ def test_a_missing_batch_swapped_axes_and_arrays_are_told_what_to_do():
         stack(torch.randn(12, 64))
     with pytest.raises(ValueError, match=r"leads come before samples: source.transpose\(1, 2\)"):
         stack(torch.randn(2, 64, 12))
-    with pytest.raises(TypeError, match=r"float32 tensor, but is of type ndarray float64; torch.as_te"):
+    with pytest.raises(
+        TypeError, match=r"float32 tensor, but is of type ndarray float64; torch.as_te"
+    ):
         stack(torch.randn(2, 12, 64).double().numpy())
     with pytest.raises(TypeError, match=r"float32 tensor, but is of type Tensor torch.int16"):
         stack(torch.zeros(2, 12, 64, dtype=torch.int16))
