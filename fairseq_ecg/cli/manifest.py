@@ -115,8 +115,8 @@ def format_report(report: DatasetReport) -> str:
     patients = summary["patients"]
     lines = [
         f"{summary['corpus']}: {summary['records_kept']} of {summary['records_listed']} records of "
-        f"{patients} patient{'s' if patients != 1 else ''}, {summary['hours']:.1f} h at {summary['rate_hz']:g} Hz"
-        + (" (was finished already)" if report.was_finished else ""),
+        f"{patients} patient{'s' if patients != 1 else ''}, {summary['hours']:.1f} h at "
+        f"{summary['rate_hz']:g} Hz" + (" (was finished already)" if report.was_finished else ""),
         "",
     ]
     lines += _align(_manifest_rows(summary) if "manifests" in summary else _split_rows(summary))
