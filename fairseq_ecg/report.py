@@ -268,7 +268,10 @@ class _Scores:
 
 def _overview(run: Run, scored: Sequence[_Scores]) -> Markup:
     facts: list[tuple[str, Any]] = [("preset", run.preset)]
-    facts += [(key, run.of(f"{key}._name")) for key in ("task", "model", "criterion")]
+    of_checkpoint = run.checkpoint.model_name if run.checkpoint is not None else None
+    facts.append(("task", run.of("task._name")))
+    facts.append(("model", run.of("model._name") or of_checkpoint))
+    facts.append(("criterion", run.of("criterion._name")))
     if run.checkpoint is not None:
         facts.append(("checkpoint", f"{Path(run.checkpoint.path).name}, {_updates(run)} updates"))
     facts.append(("started, ended", _times(run.folder / LOG_NAME)))
